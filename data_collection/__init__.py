@@ -1,0 +1,1 @@
+"""Collects agent trajectories with MCTS and turns the trees into preference pairs."""

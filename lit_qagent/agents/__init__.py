@@ -1,0 +1,1 @@
+"""Prompts, selection rules and the playing of one episode."""

@@ -1,0 +1,1 @@
+"""Records and errors that every other layer shares; standard library only."""

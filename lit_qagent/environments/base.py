@@ -1,0 +1,177 @@
+"""The contract of a world: every environment object is one branch of it.
+
+A world is one subclass of `Environment`. It keeps everything that changes while an episode runs in
+``self._state`` (anything that `copy.deepcopy` copies) and everything else unchanged after
+construction; then `fork` needs no code of its own. A world that cannot copy its state overrides
+`fork` and replays `actions` instead.
+"""
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Self
+
+from lit_qagent.core.actions import parse_command
+from lit_qagent.core.errors import ConfigError, EnvironmentFailure
+from lit_qagent.core.records import Observation, Step, Task, Trajectory
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """What one command did; `Environment.step` turns it into a `Step`.
+
+    Attributes:
+        observation: What the world says now.
+        reward: Outcome reward in [0, 1]; only with ``terminated``.
+        terminated: The world ended the episode.
+        valid: False if the command could not be carried out (and changed nothing).
+        metrics: World-specific scores at the end.
+    """
+
+    observation: Observation
+    reward: float = 0.0
+    terminated: bool = False
+    valid: bool = True
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+class Environment(ABC):
+    """One branch of a world; `reset` starts an episode, `step` acts, `fork` branches.
+
+    A fresh, never reset object also stands for the world as a whole (tasks, instructions, hashes);
+    forks of it share its read-only data.
+
+    Args:
+        max_steps: Step limit; the step that reaches it is ``truncated`` unless the world ends.
+    """
+
+    name: ClassVar[str]
+    version: ClassVar[str]
+
+    def __init__(self, *, max_steps: int) -> None:
+        if max_steps < 1:
+            raise ConfigError(f"max_steps must be >= 1, got {max_steps}")
+        self.max_steps = max_steps
+        self._task: Task | None = None
+        self._steps: tuple[Step, ...] = ()
+        self._state: Any = None
+
+    @abstractmethod
+    def tasks(self, split: str) -> Sequence[Task]:
+        """Return the tasks of a split in a fixed order.
+
+        Raises:
+            ConfigError: No such split; the message names the splits there are.
+        """
+
+    @abstractmethod
+    def instructions(self) -> str:
+        """Return what the agent is told about the world and its commands (a system message)."""
+
+    @abstractmethod
+    def data_hash(self) -> str:
+        """Return a hash of everything that decides tasks, observations and rewards."""
+
+    @abstractmethod
+    def _start(self, task: Task) -> Observation:
+        """Set ``self._state`` for the task and return the first observation."""
+
+    @abstractmethod
+    def _act(self, command: str) -> Outcome:
+        """Carry out one command; an illegal one gives ``valid=False``, never an exception."""
+
+    def examples(self) -> Sequence[Trajectory]:
+        """Return solved episodes to show the agent, ReAct messages as actions; may be empty."""
+        return ()
+
+    def _invalid_observation(self, command: str) -> Observation:
+        """Return the observation after an action without a legal command."""
+        current = self.observation
+        shown = command if len(command) <= 80 else command[:77] + "..."
+        return Observation(
+            text=f"Invalid action: {shown}",
+            admissible=current.admissible,
+            pattern=current.pattern,
+        )
+
+    @property
+    def task(self) -> Task:
+        """The task of the episode.
+
+        Raises:
+            EnvironmentFailure: `reset` was not called yet.
+        """
+        if self._task is None:
+            raise EnvironmentFailure(f"{self.name}: call reset(task) before anything else")
+        return self._task
+
+    @property
+    def actions(self) -> tuple[str, ...]:
+        """The agent's actions since `reset`."""
+        return tuple(step.action for step in self._steps)
+
+    @property
+    def observation(self) -> Observation:
+        """The last thing the world said."""
+        return self.trajectory.steps[-1].observation if self._steps else self._first
+
+    @property
+    def trajectory(self) -> Trajectory:
+        """Everything since `reset`."""
+        return Trajectory(
+            task_id=self.task.task_id, first_observation=self._first, steps=self._steps
+        )
+
+    @property
+    def is_over(self) -> bool:
+        """True once the episode has ended."""
+        return bool(self._steps) and self._steps[-1].is_last
+
+    def reset(self, task: Task) -> Observation:
+        """Start an episode and forget any earlier one."""
+        self._task, self._steps, self._state = task, (), None
+        self._first = self._start(task)
+        return self._first
+
+    def step(self, action: str) -> Step:
+        """Carry out one action; what cannot be parsed or is illegal costs a step.
+
+        Raises:
+            EnvironmentFailure: The episode has ended, or was never started.
+        """
+        if self.is_over:
+            raise EnvironmentFailure(
+                f"{self.name}: the episode of task {self.task.task_id!r} is over; call reset"
+            )
+        command = parse_command(action)
+        outcome = self._act(command) if command else None
+        if outcome is None or not outcome.valid:
+            observation = outcome.observation if outcome else self._invalid_observation(action)
+            outcome = Outcome(observation=observation, valid=False)
+        step = Step(
+            action=action,
+            observation=outcome.observation,
+            reward=outcome.reward,
+            terminated=outcome.terminated,
+            truncated=not outcome.terminated and len(self._steps) + 1 >= self.max_steps,
+            valid=outcome.valid,
+            metrics=outcome.metrics,
+        )
+        self._steps += (step,)
+        return step
+
+    def fork(self) -> Self:
+        """Return an independent branch at the same state."""
+        twin = copy.copy(self)
+        twin._state = copy.deepcopy(self._state)
+        return twin
+
+    def settings(self) -> dict[str, Any]:
+        """Return what identifies this world in manifests and reports."""
+        return {
+            "name": self.name,
+            "version": self.version,
+            "max_steps": self.max_steps,
+            "data_hash": self.data_hash(),
+        }

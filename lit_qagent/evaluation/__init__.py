@@ -1,0 +1,1 @@
+"""Plays held-out tasks with several agents and reports with intervals."""

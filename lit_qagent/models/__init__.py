@@ -1,0 +1,1 @@
+"""Backbone, Q-heads, Q-model, scorer and shareable checkpoints."""

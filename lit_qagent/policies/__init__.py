@@ -1,0 +1,1 @@
+"""LLMs that propose actions."""

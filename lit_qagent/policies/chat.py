@@ -1,0 +1,71 @@
+"""Chat messages to token ids: the one rendering behind local policies, training and scoring."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from lit_qagent.core.errors import ModelError
+from lit_qagent.core.records import Message
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_PROBE = "x"
+
+
+class ChatRenderer:
+    """Renders prompts and actions with a tokenizer's chat template.
+
+    A prompt and an action are tokenised apart, so the prompt's ids are an exact prefix of the
+    whole by construction. Markers such as ``<|im_end|>`` inside a message would let a world's
+    text end a turn; they are broken up by a blank, and counted in `num_escaped`.
+
+    Args:
+        tokenizer: A tokenizer with a chat template.
+
+    Raises:
+        ModelError: The tokenizer has no chat template.
+    """
+
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase") -> None:
+        if not getattr(tokenizer, "chat_template", None):
+            raise ModelError(
+                f"the tokenizer of {tokenizer.name_or_path!r} has no chat template; use an "
+                "instruction-tuned model, or put a chat_template.jinja into the model's folder"
+            )
+        self.tokenizer = tokenizer
+        self.num_escaped = 0
+        self._markers = [token for token in tokenizer.all_special_tokens if len(token) > 1]
+        self._end_ids = self._find_end_ids()
+
+    def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
+        """Return the ids of a chat, up to and with the marker that opens the agent's turn."""
+        chat = [{"role": m.role, "content": self._escape(m.content)} for m in messages]
+        ids = self.tokenizer.apply_chat_template(
+            chat, add_generation_prompt=True, tokenize=True, return_dict=False
+        )
+        return list(ids)
+
+    def action_ids(self, action: str) -> list[int]:
+        """Return the ids of an action with what closes the agent's turn (as TRL counts it)."""
+        return self._plain_ids(self._escape(action)) + self._end_ids
+
+    def _plain_ids(self, text: str) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def _find_end_ids(self) -> list[int]:
+        """Return what the template puts after an assistant message."""
+        ask = [{"role": "system", "content": _PROBE}, {"role": "user", "content": _PROBE}]
+        prompt = self.tokenizer.apply_chat_template(ask, add_generation_prompt=True, tokenize=False)
+        whole = self.tokenizer.apply_chat_template(
+            [*ask, {"role": "assistant", "content": _PROBE}], tokenize=False
+        )
+        if isinstance(whole, str) and isinstance(prompt, str) and whole.startswith(prompt + _PROBE):
+            return self._plain_ids(whole[len(prompt) + len(_PROBE) :])
+        return [self.tokenizer.eos_token_id]
+
+    def _escape(self, text: str) -> str:
+        for marker in self._markers:
+            if marker in text:
+                self.num_escaped += text.count(marker)
+                text = text.replace(marker, f"{marker[0]} {marker[1:]}")
+        return text

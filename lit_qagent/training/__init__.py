@@ -1,0 +1,1 @@
+"""Losses, metrics and the LightningModule of step-level DPO."""
