@@ -1,0 +1,97 @@
+"""``fit``, ``validate``, ``test`` and ``predict``: LightningCLI around `StepDPO`; parses and wires.
+
+The given configuration wins over what a checkpoint was trained with, and differences are said.
+"""
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities import rank_zero_warn
+
+from lit_qagent.command_line import Suggestions, run_main
+from lit_qagent.evaluation.callbacks import WriteReport
+from lit_qagent.training.callbacks import SaveConfig
+from lit_qagent.training.module import StepDPO
+
+# Lightning's tips and device lines are noise in every run; warnings stay.
+logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+
+
+class QAgentParser(Suggestions, LightningArgumentParser):
+    """Lightning's parser with short messages that name the nearest right option."""
+
+
+class QAgentCLI(LightningCLI):
+    """LightningCLI for `StepDPO` with any data module."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Nothing is linked: the data modules take what they need from the module."""
+
+    def _parse_ckpt_path(self) -> None:
+        """Say where a checkpoint was trained with other settings, instead of taking them over."""
+        subcommand = self.config.get("subcommand")
+        path = self.config[subcommand].get("ckpt_path") if subcommand else None
+        if not path or not Path(path).is_file():
+            return
+        saved = torch.load(path, weights_only=True, map_location="cpu", mmap=True)
+        now = self.config[subcommand]["model"]
+        given: dict[str, Any] = now.as_dict() if hasattr(now, "as_dict") else dict(now)
+        differing = {
+            name: f"{value!r} there, {given[name]!r} now"
+            for name, value in saved.get("hyper_parameters", {}).items()
+            if not name.startswith("_") and name in given and given[name] != value
+        }
+        if differing:
+            rank_zero_warn(
+                f"checkpoint {path} was trained with other settings; those given now are used: "
+                f"{differing}"
+            )
+
+
+def build(args: ArgsType = None, *, run: bool = True) -> QAgentCLI:
+    """Parse the arguments, build the parts and run the command.
+
+    Args:
+        args: Arguments without the program's name; None takes the command line's.
+        run: False only builds (then there is no subcommand among the arguments).
+    """
+    return QAgentCLI(
+        StepDPO,
+        None,
+        args=args,
+        run=run,
+        parser_class=QAgentParser,
+        parser_kwargs={"allow_abbrev": False, "prog": "python -m lit_qagent"},
+        save_config_callback=SaveConfig,
+        save_config_kwargs={"save_to_log_dir": False},
+        seed_everything_default=42,
+        auto_configure_optimizers=False,
+        trainer_defaults={"callbacks": [WriteReport()]},
+    )
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run one command line; returns its exit status."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    return run_main(_run, argv, "lit_qagent")
+
+
+def _run(argv: Sequence[str]) -> int:
+    try:
+        build(list(argv))
+    except SystemExit as error:
+        # Lightning turns Ctrl-C into exit(1) once it has cleaned up.
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from error
+        raise
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
