@@ -1,8 +1,8 @@
 """The whole method on a small world: the four commands of a real run, one after the other.
 
-Nothing here is special: each stage is a command that could be typed by hand, with a config in
-``configs/quickstart``. This module runs them, measures them and prints what came out. A stage
-that has finished with the same configs is not run again, so an interrupted quickstart goes on.
+Nothing here is special: each stage is a command that could be typed by hand, with a config named
+``configs/*_quickstart.yaml``. This module runs them, measures them and prints what came out. A
+stage that has finished with the same configs is not run again, so an interrupted one goes on.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from typing import Any
 from lit_qagent.core.errors import ConfigError
 from lit_qagent.core.manifest import write_json
 
-CONFIGS = Path("configs/quickstart")
+CONFIGS = Path("configs")
 FOLDER = Path("runs/quickstart")
 
 
@@ -44,7 +44,7 @@ class Stage:
     @property
     def config(self) -> Path:
         """The config file of the stage."""
-        return CONFIGS / f"{self.name}.yaml"
+        return CONFIGS / f"{self.name}_quickstart.yaml"
 
     @property
     def arguments(self) -> list[str]:
@@ -85,6 +85,12 @@ STAGES = (
         module="lit_qagent",
         command="fit",
         purpose="train a Q-value model by step-level DPO",
+    ),
+    Stage(
+        name="test",
+        module="lit_qagent",
+        command="test",
+        purpose="measure it on preference pairs of other tasks",
     ),
     Stage(
         name="predict",
@@ -141,7 +147,7 @@ def summarise(folder: Path, records: Mapping[str, StageRecord], setup_s: float) 
     """
     report = _read(folder / "predict" / "report.json")
     card = _read(folder / "pairs" / "card.json")
-    training = _read(folder / "fit" / "metrics.json")
+    training = _read(folder / "test_metrics.json")
     return {
         **report,
         "trained_tasks": len(card["task_ids"]),
@@ -228,8 +234,8 @@ def _print_outcome(report: Mapping[str, Any]) -> None:
         "The MLflow runs: .venv/bin/mlflow ui --backend-store-uri sqlite:///mlflow.db\n"
         "\nTry next:\n"
         "  more search for better Q values:  search.num_iterations in "
-        "configs/quickstart/collect.yaml\n"
-        "  more candidates per decision:     num_candidates in configs/quickstart/predict.yaml\n"
+        "configs/collect_quickstart.yaml\n"
+        "  more candidates per decision:     num_candidates in configs/predict_quickstart.yaml\n"
         "  HotPotQA, your own model, an API: README.md, 'Your own run'"
     )
 

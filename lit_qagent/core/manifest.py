@@ -12,7 +12,7 @@ _ABSENT = "(absent)"
 _LONGEST_VALUE = 120
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: object) -> None:
     """Write JSON so that a reader sees the old file or the whole new one, never a part."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     part.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -88,12 +88,13 @@ def claim(path: Path, settings: Mapping[str, Any], subject: str) -> None:
         )
 
 
-def _as_json(settings: Mapping[str, Any]) -> Any:
+def _as_json(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings as they read back, so that a tuple equals the list it became."""
-    return json.loads(json.dumps(settings))
+    plain: dict[str, Any] = json.loads(json.dumps(settings))
+    return plain
 
 
-def _flatten(value: Any, key: str = "") -> dict[str, Any]:
+def _flatten(value: object, key: str = "") -> dict[str, Any]:
     """Return dotted key -> leaf; lists are leaves, and so are empty objects."""
     if not isinstance(value, dict) or not value:
         return {key: value}

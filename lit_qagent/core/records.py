@@ -161,7 +161,7 @@ class Proposal:
     finish_reason: str = "stop"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)  # no slots: jsonargparse reads the defaults by vars()
 class Sampling:
     """How a policy samples.
 

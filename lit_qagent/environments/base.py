@@ -85,6 +85,10 @@ class Environment(ABC):
         """Return solved episodes to show the agent, ReAct messages as actions; may be empty."""
         return ()
 
+    def _metrics_at_limit(self) -> Mapping[str, float]:
+        """Return the metrics of an episode that the step limit ends; the same names as usual."""
+        return {}
+
     def _invalid_observation(self, command: str) -> Observation:
         """Return the observation after an action without a legal command."""
         current = self.observation
@@ -149,14 +153,15 @@ class Environment(ABC):
         if outcome is None or not outcome.valid:
             observation = outcome.observation if outcome else self._invalid_observation(action)
             outcome = Outcome(observation=observation, valid=False)
+        truncated = not outcome.terminated and len(self._steps) + 1 >= self.max_steps
         step = Step(
             action=action,
             observation=outcome.observation,
             reward=outcome.reward,
             terminated=outcome.terminated,
-            truncated=not outcome.terminated and len(self._steps) + 1 >= self.max_steps,
+            truncated=truncated,
             valid=outcome.valid,
-            metrics=outcome.metrics,
+            metrics=self._metrics_at_limit() if truncated else outcome.metrics,
         )
         self._steps += (step,)
         return step

@@ -3,9 +3,8 @@
 from pathlib import Path
 
 from lit_qagent.core.errors import ModelError
-from lit_qagent.policies.smollm2 import HUB_ID, SMALL_MODEL, small_model_folder
+from lit_qagent.policies.smollm2 import HUB_ID, SMALL_MODEL, hub_answers, small_model_folder
 
-_HUB_TIMEOUT_S = 5.0
 _WEIGHTS = ("*.safetensors", "*.bin")
 
 
@@ -62,7 +61,7 @@ def _check_hub(name: str) -> None:
     )
 
     try:
-        hf_hub_download(name, "config.json", etag_timeout=_HUB_TIMEOUT_S)
+        hf_hub_download(name, "config.json", local_files_only=not hub_answers())
     except LocalEntryNotFoundError as error:
         raise ModelError(
             f"model {name!r} is no folder, and the model hub cannot be reached (or HF_HUB_OFFLINE "

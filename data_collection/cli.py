@@ -1,0 +1,180 @@
+"""The commands of ``python -m data_collection``: they parse and wire, nothing else."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from data_collection.setup import SearchSetup, SearchSpec
+from lit_qagent.agents.prompts import PromptSpec
+from lit_qagent.command_line import Parser, run_main
+from lit_qagent.core.errors import DataError
+from lit_qagent.core.records import Sampling
+from lit_qagent.environments.base import Environment
+from lit_qagent.policies.base import Policy
+
+MODULE = "data_collection"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Collect:
+    """Search tasks and write the trees to a store.
+
+    Attributes:
+        environment: The world.
+        policy: Who proposes actions.
+        store: Folder of the tree store; give the same one again to go on.
+        search: How to search.
+        prompt: How the world is shown.
+        sampling: How to sample actions.
+        split: Split of the world's tasks.
+        first_task: Where in the split to begin, counted from 0.
+        num_tasks: How many tasks; all from first_task on if not given.
+        concurrency: Trees in flight at once.
+        seed: Seed of everything that is random.
+        retry_failed: Go on with trees that ended because the policy or the world failed.
+    """
+
+    environment: Environment
+    policy: Policy
+    store: Path
+    search: SearchSpec = field(default_factory=SearchSpec)
+    prompt: PromptSpec = field(default_factory=PromptSpec)
+    sampling: Sampling = field(default_factory=Sampling)
+    split: str = "train"
+    first_task: int = 0
+    num_tasks: int | None = None
+    concurrency: int = 32
+    seed: int = 0
+    retry_failed: bool = False
+
+    def run(self) -> int:
+        """Collect, and print the summary."""
+        from data_collection.collect import choose_tasks, collect
+        from data_collection.store import TreeStore
+
+        setup = SearchSetup(
+            environment=self.environment,
+            policy=self.policy,
+            search=self.search,
+            prompt=self.prompt,
+            sampling=self.sampling,
+            seed=self.seed,
+        )
+        tasks = choose_tasks(setup, self.split, self.first_task, self.num_tasks)
+        summary = collect(
+            setup,
+            tasks,
+            TreeStore(self.store),
+            concurrency=self.concurrency,
+            retry_failed=self.retry_failed,
+        )
+        sys.stdout.write(f"{self.store}\n{summary.table()}\n")
+        return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pairs:
+    """Turn the trees of a store into preference pairs.
+
+    Attributes:
+        store: Folder of the tree store.
+        output: Folder to write; new, or made by the same command.
+        rule: How pairs are picked: the paper's text, or its released code.
+        min_margin: Leave out pairs whose chosen value exceeds the rejected one by less; all are
+            kept if not given.
+        evaluation_environment: A world whose tasks will be evaluated on; none may have been
+            searched.
+        evaluation_split: The split of that world.
+        evaluation_ids: A file with the ids of such tasks, one a line.
+    """
+
+    store: Path
+    output: Path
+    rule: Literal["paper", "as_released"] = "paper"
+    min_margin: float | None = None
+    evaluation_environment: Environment | None = None
+    evaluation_split: str = "test"
+    evaluation_ids: Path | None = None
+
+    def run(self) -> int:
+        """Build and write the pairs, and print their number."""
+        from data_collection.pairs import build_pairs, write_pairs
+        from data_collection.store import TreeStore
+
+        pair_set = build_pairs(
+            TreeStore(self.store),
+            rule=self.rule,
+            min_margin=self.min_margin,
+            evaluation_ids=self._evaluation_ids(),
+        )
+        card = write_pairs(pair_set, self.output)
+        sys.stdout.write(
+            f"{self.output}\n  {card.num_pairs} pairs from {card.num_trees} trees\n"
+            f"  by depth: {_listed(card.pairs_by_depth)}\n  left out: {_listed(card.removed)}\n"
+        )
+        return 0
+
+    def _evaluation_ids(self) -> set[str] | None:
+        """Return the ids to keep apart from; None if none were named."""
+        if self.evaluation_environment is None and self.evaluation_ids is None:
+            return None
+        ids: set[str] = set()
+        if self.evaluation_environment is not None:
+            tasks = self.evaluation_environment.tasks(self.evaluation_split)
+            ids |= {task.task_id for task in tasks}
+        if self.evaluation_ids is not None:
+            ids |= _read_ids(self.evaluation_ids)
+        return ids
+
+
+COMMANDS: Mapping[str, type[Collect] | type[Pairs]] = {"collect": Collect, "pairs": Pairs}
+
+
+def make_parser() -> Parser:
+    """Return the parser of both commands."""
+    parser = Parser(
+        prog=f"python -m {MODULE}",
+        description="Collect search trees, and make preference pairs of them.",
+    )
+    commands = parser.add_subcommands(dest="command")
+    for name, command in COMMANDS.items():
+        subparser = Parser(description=(command.__doc__ or "").split("\n")[0])
+        subparser.add_argument("--config", action="config", help="YAML file with these options.")
+        subparser.add_class_arguments(command)
+        commands.add_subcommand(name, subparser, help=subparser.description)
+    return parser
+
+
+def run_command(argv: Sequence[str]) -> int:
+    """Parse one command and run it."""
+    parser = make_parser()
+    config = parser.parse_args(list(argv))
+    chosen: str = config.command
+    values = parser.instantiate(config)[chosen]
+    options = {name: value for name, value in vars(values).items() if name != "config"}
+    return COMMANDS[chosen](**options).run()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program; return its exit code."""
+    return run_main(run_command, sys.argv[1:] if argv is None else argv, MODULE)
+
+
+def _read_ids(path: Path) -> set[str]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise DataError(
+            f"evaluation_ids: {path} cannot be read ({error.strerror}); "
+            "give a text file with one task id a line"
+        ) from error
+    ids = {line.strip() for line in lines if line.strip()}
+    if not ids:
+        raise DataError(f"evaluation_ids: {path} holds no id; give one task id a line")
+    return ids
+
+
+def _listed(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name}: {count}" for name, count in counts.items()) or "nothing"

@@ -1,0 +1,151 @@
+"""The tree store: a folder that survives kill -9 and knows what it was made with.
+
+``manifest.json`` holds the settings; ``trees/<tree id>.jsonl`` one tree: a header line, one line
+per iteration, an end line. Lines are only appended, so a kill loses at most the iteration in
+flight; the torn line it may leave is cut, and reported, when the tree is continued. A failed tree
+may be continued: iterations then follow its end line, and the last end line counts.
+"""
+
+import fcntl
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from data_collection.iterations import Iteration, TreeEnd, TreeHeader
+from data_collection.manifest import MANIFEST_FILE, claim_settings, read_settings
+from data_collection.tree_file import (
+    StoredTree,
+    cut_torn_line,
+    end_line,
+    iteration_line,
+    read_tree,
+    write_header,
+)
+from lit_qagent.core.errors import StoreError
+
+TREES_FOLDER = "trees"
+LOCK_FILE = ".lock"
+
+
+class TreeStore:
+    """Trees of one collection on disk.
+
+    Args:
+        folder: The store's folder; it is created by `open`.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @contextmanager
+    def open(self, settings: Mapping[str, Any]) -> Iterator[None]:
+        """Hold the store for writing; create it, or check it against the present settings.
+
+        Raises:
+            StoreError: Another process writes here, the folder holds something else, or the
+                store was made with other settings.
+        """
+        self._refuse_foreign_folder()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with self._locked():
+            claim_settings(self.folder, settings)
+            (self.folder / TREES_FOLDER).mkdir(exist_ok=True)
+            yield
+
+    def settings(self) -> dict[str, Any]:
+        """Return what the store was made with.
+
+        Raises:
+            StoreError: No store, or a damaged one.
+        """
+        return read_settings(self.folder)
+
+    def trees(self) -> Iterator[StoredTree]:
+        """Read all trees, finished and unfinished, in the order of their names.
+
+        Raises:
+            StoreError: No store, an empty file or another schema.
+            DataError: A damaged line.
+        """
+        truncation_reward = self.settings()["search"]["truncation_reward"]
+        for path in sorted((self.folder / TREES_FOLDER).glob("*.jsonl")):
+            yield read_tree(path, truncation_reward=truncation_reward)
+
+    def read(self, tree_id: str) -> StoredTree | None:
+        """Read one tree; None if it was never started."""
+        path = self._path(tree_id)
+        if not path.exists():
+            return None
+        return read_tree(path, truncation_reward=self.settings()["search"]["truncation_reward"])
+
+    def start(self, header: TreeHeader) -> None:
+        """Write the header of a new tree."""
+        write_header(self._path(header.tree_id), header)
+
+    def resume(self, header: TreeHeader) -> StoredTree | None:
+        """Return what is stored of a tree, ready to be continued; None if it was never started.
+
+        A torn last line is cut from the file.
+
+        Raises:
+            StoreError: The world now shows this task in another way.
+        """
+        stored = self.read(header.tree_id)
+        if stored is None:
+            return None
+        if stored.header != header:
+            raise StoreError(
+                f"{self._path(header.tree_id)} starts from another chat than the world now shows "
+                f"for task {header.task_id!r}: the world's texts have changed without a new "
+                "version; collect into another --store"
+            )
+        if stored.is_torn:
+            cut_torn_line(self._path(header.tree_id))
+        return stored
+
+    def append_iteration(self, tree_id: str, iteration: Iteration) -> None:
+        """Write one iteration down."""
+        self._append(tree_id, iteration_line(iteration))
+
+    def append_end(self, tree_id: str, end: TreeEnd) -> None:
+        """Close a tree."""
+        self._append(tree_id, end_line(end))
+
+    def _append(self, tree_id: str, line: str) -> None:
+        with self._path(tree_id).open("a", encoding="utf-8") as file:
+            file.write(line)
+
+    def _path(self, tree_id: str) -> Path:
+        return self.folder / TREES_FOLDER / f"{tree_id}.jsonl"
+
+    def _refuse_foreign_folder(self) -> None:
+        if self.folder.is_dir() and not (self.folder / MANIFEST_FILE).exists():
+            # Names with a dot in front are the lock and what a kill may leave of a first write.
+            foreign = sorted(
+                path.name for path in self.folder.iterdir() if not path.name.startswith(".")
+            )
+            if foreign:
+                raise StoreError(
+                    f"{self.folder} holds other files ({', '.join(foreign[:5])}) and no "
+                    f"{MANIFEST_FILE}; give --store an empty or new folder"
+                )
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Hold the lock file; the system lets go of it when the process ends, however it ends."""
+        with (self.folder / LOCK_FILE).open("a+", encoding="utf-8") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                lock.seek(0)
+                raise StoreError(
+                    f"the tree store {self.folder} is being written by {lock.read().strip()}; "
+                    "wait until it ends, stop it, or give another --store"
+                ) from None
+            lock.truncate(0)
+            lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+            lock.flush()
+            yield

@@ -1,0 +1,66 @@
+"""Token sequences that share prefixes, laid out so that every shared token is there once."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+
+class PackedRow(NamedTuple):
+    """Sequences as a prefix trie in depth-first order.
+
+    A token sees itself and its ancestors: token ``k`` is visible to token ``q`` exactly if
+    ``k <= q < visible_until[k]``.
+
+    Attributes:
+        token_ids: One id per trie node.
+        position_ids: Depth of each node; equals the token's position in its own sequence.
+        visible_until: End (exclusive) of each node's subtree.
+        paths: For each sequence, in the order given, the row indices of its tokens.
+    """
+
+    token_ids: list[int]
+    position_ids: list[int]
+    visible_until: list[int]
+    paths: list[list[int]]
+
+
+def pack_row(sequences: Sequence[Sequence[int]]) -> PackedRow:
+    """Pack sequences into one row; equal prefixes, wherever they end, are laid out once.
+
+    Examples:
+        >>> pack_row([[7, 8, 1, 2], [7, 8, 3]])._asdict()  # doctest: +NORMALIZE_WHITESPACE
+        {'token_ids': [7, 8, 1, 2, 3], 'position_ids': [0, 1, 2, 3, 2],
+         'visible_until': [5, 5, 4, 4, 5], 'paths': [[0, 1, 2, 3], [0, 1, 4]]}
+    """
+    row = PackedRow([], [], [], [[] for _ in sequences])
+    path: list[int] = []
+    previous: Sequence[int] = ()
+    # Lexicographic order is a depth-first walk of the trie: neighbours share the most.
+    for index in sorted(range(len(sequences)), key=lambda i: list(sequences[i])):
+        sequence = sequences[index]
+        shared = _common_prefix(previous, sequence)
+        _close(row, path[shared:])
+        path = path[:shared]
+        for position in range(shared, len(sequence)):
+            path.append(len(row.token_ids))
+            row.token_ids.append(sequence[position])
+            row.position_ids.append(position)
+            row.visible_until.append(0)
+        row.paths[index] = list(path)
+        previous = sequence
+    _close(row, path)
+    return row
+
+
+def _close(row: PackedRow, nodes: Sequence[int]) -> None:
+    """End the subtrees of nodes that no later token descends from."""
+    for node in nodes:
+        row.visible_until[node] = len(row.token_ids)
+
+
+def _common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
+    length = 0
+    for a, b in zip(left, right, strict=False):
+        if a != b:
+            break
+        length += 1
+    return length

@@ -1,0 +1,160 @@
+"""Reads a folder of preference pairs and refuses anything that is not one."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from lit_qagent.core.errors import DataError
+from lit_qagent.core.pairs import (
+    CARD_FILE,
+    PAIR_FILE,
+    PAIR_SCHEMA_VERSION,
+    PairCard,
+    PreferencePair,
+)
+from lit_qagent.core.records import History, Message, Role
+
+_ROLES: dict[str, Role] = {"system": "system", "user": "user", "assistant": "assistant"}
+_AGAIN = "make the pairs again with `python -m data_collection pairs`"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairSet:
+    """The pairs of a folder, in file order, and their card."""
+
+    pairs: tuple[PreferencePair, ...]
+    card: PairCard
+
+
+def read_pairs(folder: Path) -> PairSet:
+    """Read and check a folder of pairs.
+
+    Raises:
+        DataError: The folder or one of its files is missing, empty, corrupt, of another schema,
+            or changed since its card was written.
+    """
+    data_file = folder / PAIR_FILE
+    if not folder.is_dir():
+        raise DataError(
+            f"pairs folder {str(folder)!r} does not exist; "
+            "make it with `python -m data_collection pairs`"
+        )
+    if not data_file.is_file():
+        raise DataError(f"pairs folder {str(folder)!r} has no {PAIR_FILE}; {_AGAIN}")
+    card = read_card(folder)
+    found = hashlib.sha256(data_file.read_bytes()).hexdigest()
+    rows = _read_rows(data_file)
+    if found != card.pairs_hash:
+        raise DataError(
+            f"{str(data_file)!r} has SHA-256 {found}, its card says {card.pairs_hash}: "
+            f"the file was changed after it was made; {_AGAIN}"
+        )
+    if not rows:
+        raise DataError(
+            f"{str(data_file)!r} has no pairs; collect more tasks or use another pair rule "
+            f"({CARD_FILE} says what was removed: {dict(card.removed)})"
+        )
+    pairs = tuple(_pair(row, f"{str(data_file)!r} row {i}") for i, row in enumerate(rows))
+    return PairSet(pairs=pairs, card=card)
+
+
+def read_card(folder: Path) -> PairCard:
+    """Read the card of a folder of pairs.
+
+    Raises:
+        DataError: No card, not JSON, of another schema version, or with fields missing.
+    """
+    path = folder / CARD_FILE
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise DataError(f"pairs folder {str(folder)!r} has no {CARD_FILE}; {_AGAIN}") from error
+    except ValueError as error:
+        raise DataError(f"{str(path)!r} is not JSON ({error}); {_AGAIN}") from error
+    if not isinstance(values, dict):
+        raise DataError(f"{str(path)!r} must hold a JSON object; {_AGAIN}")
+    version = values.get("schema_version")
+    if version != PAIR_SCHEMA_VERSION:
+        raise DataError(
+            f"{str(path)!r} has schema version {version}, "
+            f"this program reads {PAIR_SCHEMA_VERSION}; {_AGAIN}"
+        )
+    missing = sorted(_required(PairCard) - values.keys())
+    if missing:
+        raise DataError(f"{str(path)!r} lacks {', '.join(missing)}; {_AGAIN}")
+    known = {field.name for field in fields(PairCard)}
+    return PairCard(**{name: value for name, value in values.items() if name in known})
+
+
+def pair_history(pair: PreferencePair) -> History:
+    """Return the history of a pair: its last ``2 * depth`` messages are steps.
+
+    Raises:
+        DataError: The prompt has fewer messages than its depth says.
+    """
+    messages = tuple(_message(values) for values in pair.prompt)
+    num_head = len(messages) - 2 * pair.depth
+    if num_head < 1:
+        raise DataError(
+            f"a pair of task {pair.task_id!r} has depth {pair.depth}, so at least "
+            f"{2 * pair.depth + 1} prompt messages, got {len(messages)}; {_AGAIN}"
+        )
+    return History(head=messages[:num_head], turns=messages[num_head:])
+
+
+def _read_rows(path: Path) -> list[dict[str, Any]]:
+    """Return the rows of the parquet file after a check of its columns."""
+    import pyarrow as pa  # type: ignore[import-untyped]
+    import pyarrow.parquet as pq  # type: ignore[import-untyped]
+
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{str(path)!r} cannot be read as parquet ({error}); {_AGAIN}") from error
+    missing = sorted(_required(PreferencePair) - set(table.column_names))
+    if missing:
+        raise DataError(f"{str(path)!r} lacks the columns {', '.join(missing)}; {_AGAIN}")
+    names = [field.name for field in fields(PreferencePair)]
+    rows: list[dict[str, Any]] = table.select(names).to_pylist()
+    return rows
+
+
+def _pair(row: Mapping[str, Any], where: str) -> PreferencePair:
+    """Check a row's values and make it a pair."""
+    empty = sorted(name for name, value in row.items() if value is None)
+    if empty:
+        raise DataError(f"{where} has no {', '.join(empty)}; {_AGAIN}")
+    for name in ("prompt", "chosen", "rejected"):
+        _check_messages(row[name], f"{where}, {name}")
+    for name in ("chosen", "rejected"):
+        if len(row[name]) != 1 or row[name][0]["role"] != "assistant":
+            raise DataError(f"{where}, {name} must be one assistant message; {_AGAIN}")
+        if not row[name][0]["content"].strip():
+            raise DataError(f"{where} has an empty {name} action; {_AGAIN}")
+    return PreferencePair(**row)
+
+
+def _check_messages(messages: Any, where: str) -> None:  # noqa: ANN401 (any parquet value)
+    good = isinstance(messages, Sequence) and all(
+        isinstance(message, Mapping)
+        and message.get("role") in _ROLES
+        and isinstance(message.get("content"), str)
+        for message in messages
+    )
+    if not good or not messages:
+        raise DataError(f"{where} must be a list of chat messages (role, content); {_AGAIN}")
+
+
+def _message(values: Mapping[str, str]) -> Message:
+    return Message(role=_ROLES[values["role"]], content=values["content"])
+
+
+def _required(record: type[PairCard] | type[PreferencePair]) -> set[str]:
+    return {
+        field.name
+        for field in fields(record)
+        if field.default is MISSING and field.default_factory is MISSING
+    }

@@ -1,0 +1,252 @@
+"""Played episodes on disk: one JSON line each, appended as soon as the episode has ended."""
+
+import fcntl
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+from lit_qagent.agents.episode import Episode
+from lit_qagent.core.errors import StoreError
+
+TRAJECTORIES_GLOB = "trajectories*.jsonl"
+
+
+class EpisodeKey(NamedTuple):
+    """What tells one episode of an evaluation from the others."""
+
+    agent: str
+    task_id: str
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlayedStep:
+    """One decision and what the world said to it.
+
+    Attributes:
+        action: The executed action.
+        observation: The world's text after it.
+        valid: False if the world could not carry it out.
+        candidates: Every proposed action, in the order of the policy.
+        scores: One value per candidate if the selector computes values, else None.
+        chosen: Position of the executed action among the candidates.
+    """
+
+    action: str
+    observation: str
+    valid: bool
+    candidates: list[str]
+    scores: list[float] | None
+    chosen: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlayedEpisode:
+    """One episode of an evaluation: a line of the trajectories file.
+
+    Attributes:
+        agent: Name of the agent in the configuration.
+        task_id: The task played.
+        seed: The seed of the episode.
+        reward: Outcome reward in [0, 1].
+        success: True if the full outcome reward was earned.
+        metrics: The world's scores at the end, such as ``{"em": 1.0}``; empty if it gave none.
+        first_observation: What the agent read first.
+        steps: Decisions in order; empty after a failure.
+        requests: Policy requests.
+        prompt_tokens: Tokens of all prompts, one prompt per request.
+        generated_tokens: Tokens of all candidates.
+        seconds: Wall time from reset to the end, beside other episodes in flight.
+        dropped_steps: Steps left out of prompts for lack of context, over all decisions.
+        cut_candidates: Candidates that the token limit cut.
+        failure: Why the episode could not be played to its end, else None.
+    """
+
+    agent: str
+    task_id: str
+    seed: int
+    reward: float = 0.0
+    success: bool = False
+    metrics: Mapping[str, float]
+    first_observation: str = ""
+    steps: list[PlayedStep]
+    requests: int = 0
+    prompt_tokens: int = 0
+    generated_tokens: int = 0
+    seconds: float
+    dropped_steps: int = 0
+    cut_candidates: int = 0
+    failure: str | None = None
+
+    @property
+    def key(self) -> EpisodeKey:
+        """What tells this episode from the others."""
+        return EpisodeKey(self.agent, self.task_id, self.seed)
+
+    @property
+    def num_invalid(self) -> int:
+        """Number of actions the world could not carry out."""
+        return sum(not step.valid for step in self.steps)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, row: Mapping[str, Any]) -> Self:
+        """Read back what `to_dict` gave.
+
+        Raises:
+            TypeError: A field is missing, unknown, or no container of the right kind.
+        """
+        steps = [PlayedStep(**step) for step in row.get("steps", ())]
+        return cls(**{**row, "steps": steps})
+
+    @classmethod
+    def finished(cls, key: EpisodeKey, episode: Episode, *, seconds: float) -> Self:
+        """Describe an episode that was played to its end."""
+        trajectory = episode.trajectory
+        proposals = [decision.proposed.proposals for decision in episode.decisions]
+        return cls(
+            **key._asdict(),
+            reward=trajectory.reward,
+            success=trajectory.success,
+            metrics=dict(trajectory.steps[-1].metrics),
+            first_observation=trajectory.first_observation.text,
+            steps=_played_steps(episode),
+            requests=episode.usage.requests,
+            prompt_tokens=episode.usage.prompt_tokens,
+            generated_tokens=episode.usage.generated_tokens,
+            seconds=seconds,
+            dropped_steps=episode.dropped_steps,
+            cut_candidates=sum(p.finish_reason == "length" for some in proposals for p in some),
+        )
+
+    @classmethod
+    def failed(cls, key: EpisodeKey, error: Exception, *, seconds: float) -> Self:
+        """Describe an episode that an error ended: it has no reward and is counted apart."""
+        return cls(
+            **key._asdict(),
+            metrics={},
+            steps=[],
+            seconds=seconds,
+            failure=f"{type(error).__name__}: {error}",
+        )
+
+
+class LogContents(NamedTuple):
+    """What trajectories files hold.
+
+    Attributes:
+        episodes: The last record of every episode.
+        torn_lines: Last lines that a killed process left unfinished; they count as not played.
+    """
+
+    episodes: dict[EpisodeKey, PlayedEpisode]
+    torn_lines: int
+
+
+def read_episodes(folder: Path) -> LogContents:
+    """Read every trajectories file in a folder.
+
+    A failed episode may be followed by a later try of the same episode, which then stands for it.
+
+    Raises:
+        StoreError: A line is corrupt, or an episode was finished twice.
+    """
+    episodes: dict[EpisodeKey, PlayedEpisode] = {}
+    torn = 0
+    for path in sorted(folder.glob(TRAJECTORIES_GLOB)):
+        *lines, rest = path.read_bytes().split(b"\n")
+        torn += bool(rest)
+        _merge(episodes, _parse_lines(path, lines), path)
+    return LogContents(episodes, torn)
+
+
+class EpisodeLog:
+    """The trajectories file that one process appends to; use it as a context manager.
+
+    Args:
+        path: The file; made if it is missing. A torn last line is cut off on opening.
+
+    Raises:
+        StoreError: Another process is writing the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file = path.open("a+b")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._file.close()
+            raise StoreError(
+                f"Results file {str(path)!r} is being written by another process; "
+                "wait for it or give another folder"
+            ) from None
+        self.cut_bytes = self._cut_torn_line()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._file.close()
+
+    def append(self, episode: PlayedEpisode) -> None:
+        """Write one line and hand it to the operating system, so that a killed process keeps it."""
+        line = json.dumps(episode.to_dict(), ensure_ascii=False)
+        self._file.write(line.encode() + b"\n")
+        self._file.flush()
+
+    def _cut_torn_line(self) -> int:
+        self._file.seek(0)
+        data = self._file.read()
+        keep = data.rfind(b"\n") + 1
+        self._file.truncate(keep)
+        return len(data) - keep
+
+
+def _played_steps(episode: Episode) -> list[PlayedStep]:
+    return [
+        PlayedStep(
+            action=step.action,
+            observation=step.observation.text,
+            valid=step.valid,
+            candidates=[proposal.text for proposal in decision.proposed.proposals],
+            scores=list(decision.selection.scores) if decision.selection.scores else None,
+            chosen=decision.selection.index,
+        )
+        for step, decision in zip(episode.trajectory.steps, episode.decisions, strict=True)
+    ]
+
+
+def _parse_lines(path: Path, lines: Iterable[bytes]) -> Iterable[PlayedEpisode]:
+    for number, line in enumerate(lines, start=1):
+        try:
+            yield PlayedEpisode.from_dict(json.loads(line))
+        except (ValueError, TypeError, AttributeError) as error:
+            raise StoreError(
+                f"Results file {str(path)!r}, line {number} is no played episode ({error}); "
+                "delete that line to play its episode again"
+            ) from error
+
+
+def _merge(
+    episodes: dict[EpisodeKey, PlayedEpisode], found: Iterable[PlayedEpisode], path: Path
+) -> None:
+    for episode in found:
+        earlier = episodes.get(episode.key)
+        if earlier is not None and earlier.failure is None:
+            raise StoreError(
+                f"Results file {str(path)!r} holds a finished episode twice: {episode.key}; "
+                "delete one of its lines"
+            )
+        episodes[episode.key] = episode

@@ -1,0 +1,173 @@
+"""One process's share of an evaluation: checks first, then plays and writes as it goes."""
+
+import json
+import resource
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from lit_qagent.agents.guided import GuidedAgent
+from lit_qagent.agents.selection import Scorer
+from lit_qagent.core import manifest
+from lit_qagent.evaluation.episodes import EpisodeLog, PlayedEpisode, read_episodes
+from lit_qagent.evaluation.play import PlannedEpisode, plan_episodes, play_episodes, run_to_end
+from lit_qagent.evaluation.progress import EpisodeProgress
+from lit_qagent.evaluation.specs import Evaluation, check_overlap
+
+MANIFEST_FILE = "manifest.json"
+SESSIONS_GLOB = "sessions*.jsonl"
+RESULTS_FOLDER = "Results folder"
+
+
+class EpisodeShard:
+    """The episodes that one process plays: every agent and seed on its share of the tasks.
+
+    Not a dataclass, as Lightning looks into those for tensors to move.
+
+    Args:
+        evaluation: What is evaluated.
+        rank: Number of this process, from 0.
+        world_size: Number of processes.
+    """
+
+    def __init__(self, evaluation: Evaluation, *, rank: int = 0, world_size: int = 1) -> None:
+        self.evaluation = evaluation
+        self.rank = rank
+        self.world_size = world_size
+
+    def play(self, scorer: Scorer | None, lineage: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Play what is not played yet; return every episode of this share as plain values.
+
+        Args:
+            scorer: The Q-model, for the agents that need one.
+            lineage: Where the Q-model comes from, JSON values; ``task_ids`` holds the tasks it
+                was trained on.
+
+        Raises:
+            OverlapError: Held-out tasks are among those.
+            ConfigError: An agent needs a Q-model and there is none.
+            StoreError: The output folder was made with other settings, or is damaged.
+            KeyboardInterrupt: On Ctrl-C; finished episodes are kept, and how to go on is said.
+        """
+        tasks = self.evaluation.held_out_tasks()
+        check_overlap(tasks, lineage)
+        agents = self.evaluation.build_agents(scorer)
+        self._claim_folder(lineage)
+        planned = plan_episodes(
+            list(agents), tasks[self.rank :: self.world_size], self.evaluation.tasks.seeds
+        )
+        self._play_missing(planned, agents)
+        played = read_episodes(self._folder).episodes
+        return [played[one.key].to_dict() for one in planned]
+
+    @property
+    def _folder(self) -> Path:
+        return self.evaluation.play.output
+
+    @property
+    def _suffix(self) -> str:
+        """Each process appends to files of its own."""
+        return f".rank{self.rank}.jsonl" if self.rank else ".jsonl"
+
+    def _claim_folder(self, lineage: Mapping[str, Any]) -> None:
+        """Check that the folder belongs to this run; one where nothing was played is taken over."""
+        path = self._folder / MANIFEST_FILE
+        settings = self.evaluation.settings(lineage)
+        if path.exists() and not read_episodes(self._folder).episodes:
+            manifest.write_json(path, settings)
+        manifest.claim(path, settings, RESULTS_FOLDER)
+
+    def _play_missing(
+        self, planned: Sequence[PlannedEpisode], agents: Mapping[str, GuidedAgent]
+    ) -> None:
+        """Play the episodes that have no finished record, failed ones again."""
+        with ExitStack() as stack:
+            log = stack.enter_context(EpisodeLog(self._folder / f"trajectories{self._suffix}"))
+            played = read_episodes(self._folder).episodes
+            finished = {key for key, episode in played.items() if episode.failure is None}
+            missing = [one for one in planned if one.key not in finished]
+            totals = Counter(one.agent for one in missing)
+            progress = EpisodeProgress({name: totals[name] for name in agents})
+            if log.cut_bytes:
+                progress.say(f"Cut an unfinished last line ({log.cut_bytes} bytes) off {log.path}.")
+            if len(missing) < len(planned):
+                progress.say(
+                    f"{len(planned) - len(missing)} of {len(planned)} episodes were played before."
+                )
+            session = stack.enter_context(
+                Session(self._folder / f"sessions{self._suffix}", cut_bytes=log.cut_bytes)
+            )
+            stack.enter_context(progress)
+            self._run(missing, agents, progress, [log.append, session.count, progress.count])
+
+    def _run(
+        self,
+        missing: Sequence[PlannedEpisode],
+        agents: Mapping[str, GuidedAgent],
+        progress: EpisodeProgress,
+        sinks: Sequence[Callable[[PlayedEpisode], None]],
+    ) -> None:
+        def hand_over(episode: PlayedEpisode) -> None:
+            for sink in sinks:
+                sink(episode)
+
+        try:
+            run_to_end(
+                play_episodes(
+                    missing,
+                    agents,
+                    self.evaluation.environment,
+                    concurrency=self.evaluation.play.concurrency,
+                    on_end=hand_over,
+                )
+            )
+        except KeyboardInterrupt:
+            progress.say(
+                f"Stopped. {len(read_episodes(self._folder).episodes)} episodes are kept in "
+                f"{self._folder}; the same command plays the rest."
+            )
+            raise
+
+
+class Session:
+    """Appends what one process spent on playing, also when it is interrupted.
+
+    Args:
+        path: File of JSON lines: ``seconds`` (wall), ``peak_rss_gb`` (largest resident memory of
+            this process so far, 1e9 bytes), ``episodes`` and ``failures`` played, ``cut_bytes``.
+        cut_bytes: Length of the torn line that was cut off at the start.
+    """
+
+    def __init__(self, path: Path, *, cut_bytes: int) -> None:
+        self._path = path
+        self._cut_bytes = cut_bytes
+        self._played: list[bool] = []
+
+    def __enter__(self) -> "Session":
+        self._began = time.monotonic()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        row = {
+            "seconds": time.monotonic() - self._began,
+            "peak_rss_gb": peak_rss_gb(),
+            "episodes": len(self._played),
+            "failures": sum(self._played),
+            "cut_bytes": self._cut_bytes,
+        }
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def count(self, episode: PlayedEpisode) -> None:
+        """Count one more episode."""
+        self._played.append(episode.failure is not None)
+
+
+def peak_rss_gb() -> float:
+    """Return the largest resident memory of this process so far, in GB (1e9 bytes)."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9

@@ -1,0 +1,232 @@
+"""What an evaluation is made of: agents, held-out tasks, and what is compared with what."""
+
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lit_qagent.agents.guided import GuidedAgent
+from lit_qagent.agents.prompts import PROMPT_VERSION, PromptSpec
+from lit_qagent.agents.selection import Scorer, Selector
+from lit_qagent.core.errors import ConfigError, OverlapError
+from lit_qagent.core.records import Sampling, Task
+from lit_qagent.environments.base import Environment
+from lit_qagent.policies.base import Policy
+
+SCHEMA_VERSION = 1
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.]*")
+_NAMED_TASKS = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgentSpec:
+    """One agent of the comparison; all agents share the policy.
+
+    Attributes:
+        selector: The rule that picks among the candidates.
+        num_candidates: Actions sampled per decision; one of them is executed.
+        sampling: How this agent samples, where it differs from the others.
+    """
+
+    selector: Selector
+    num_candidates: int = 1
+    sampling: Sampling | None = None
+
+    def __post_init__(self) -> None:
+        if self.num_candidates < 1:
+            raise ConfigError(f"num_candidates must be >= 1, got {self.num_candidates}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldOutSpec:
+    """Which tasks are played, and how often.
+
+    Attributes:
+        num_tasks: Number of tasks.
+        split: Split of the environment.
+        first_task: Position of the first task in the split.
+        seeds: One episode per agent, task and seed.
+    """
+
+    num_tasks: int
+    split: str = "test"
+    first_task: int = 0
+    seeds: list[int] = field(default_factory=lambda: [0])
+
+    def __post_init__(self) -> None:
+        if self.num_tasks < 1:
+            raise ConfigError(f"tasks.num_tasks must be >= 1, got {self.num_tasks}")
+        if self.first_task < 0:
+            raise ConfigError(f"tasks.first_task must be >= 0, got {self.first_task}")
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise ConfigError(f"tasks.seeds must be different numbers, got {self.seeds}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlaySpec:
+    """How the episodes are played and compared.
+
+    Attributes:
+        output: Folder for trajectories and report; a folder of the same run is continued.
+        treatment: The agent of interest.
+        controls: The agents it is compared with; all other agents if not given.
+        concurrency: Episodes in flight in each process.
+    """
+
+    output: Path
+    treatment: str = "q_guided"
+    controls: list[str] | None = None
+    concurrency: int = 16
+
+    def __post_init__(self) -> None:
+        if self.concurrency < 1:
+            raise ConfigError(f"play.concurrency must be >= 1, got {self.concurrency}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Everything that decides what an evaluation finds; checked as soon as it is made.
+
+    Attributes:
+        environment: The world.
+        policy: Who proposes actions, for all agents.
+        agents: Name -> agent.
+        tasks: The held-out tasks and the seeds.
+        sampling: How the agents sample.
+        prompt: How the world is shown.
+        play: Where to write, what to compare.
+    """
+
+    environment: Environment
+    policy: Policy
+    agents: Mapping[str, AgentSpec]
+    tasks: HeldOutSpec
+    sampling: Sampling
+    prompt: PromptSpec
+    play: PlaySpec
+
+    def __post_init__(self) -> None:
+        for name in self.agents:
+            if not _NAME.fullmatch(name):
+                raise ConfigError(
+                    f"agents: the name {name!r} must be letters, digits, '_' and '.' only"
+                )
+        self._check_known("play.treatment", [self.play.treatment])
+        self._check_known("play.controls", self.controls)
+        if self.play.treatment in self.controls:
+            raise ConfigError(
+                f"play.controls holds the treatment {self.play.treatment!r}; take it out"
+            )
+
+    @property
+    def controls(self) -> list[str]:
+        """The agents that the treatment is compared with."""
+        if self.play.controls is not None:
+            return self.play.controls
+        return [name for name in self.agents if name != self.play.treatment]
+
+    def held_out_tasks(self) -> list[Task]:
+        """Return the tasks to play.
+
+        Raises:
+            ConfigError: The split has fewer tasks than asked for.
+        """
+        wanted = self.tasks
+        known = self.environment.tasks(wanted.split)
+        end = wanted.first_task + wanted.num_tasks
+        if end > len(known):
+            raise ConfigError(
+                f"tasks {wanted.first_task} to {end - 1} of split {wanted.split!r} were asked for, "
+                f"but {self.environment.name} has {len(known)}; lower tasks.num_tasks"
+            )
+        return list(known[wanted.first_task : end])
+
+    def build_agents(self, scorer: Scorer | None) -> dict[str, GuidedAgent]:
+        """Return name -> agent, ready to play.
+
+        Raises:
+            ConfigError: An agent needs a Q-model and there is none.
+        """
+        needy = [name for name, spec in self.agents.items() if spec.selector.needs_scorer]
+        if needy and scorer is None:
+            raise ConfigError(
+                f"agents {', '.join(needy)} need a Q-model; give a checkpoint to predict"
+            )
+        return {
+            name: GuidedAgent(
+                policy=self.policy,
+                selector=spec.selector,
+                num_candidates=spec.num_candidates,
+                sampling=spec.sampling or self.sampling,
+                prompt=self.prompt,
+                scorer=scorer if spec.selector.needs_scorer else None,
+            )
+            for name, spec in self.agents.items()
+        }
+
+    def settings(self, lineage: Mapping[str, Any]) -> dict[str, Any]:
+        """Return everything that decides the numbers, as JSON values, for the manifest."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "environment": self.environment.settings(),
+            "policy": self.policy.settings(),
+            "prompt": {"version": PROMPT_VERSION, **asdict(self.prompt)},
+            "sampling": asdict(self.sampling),
+            "agents": {name: _describe(spec) for name, spec in self.agents.items()},
+            "treatment": self.play.treatment,
+            "controls": self.controls,
+            "tasks": asdict(self.tasks),
+            "task_ids": [task.task_id for task in self.held_out_tasks()],
+            "q_model": describe_lineage(lineage),
+        }
+
+    def _check_known(self, option: str, names: Sequence[str]) -> None:
+        for name, count in Counter(names).items():
+            if name not in self.agents:
+                raise ConfigError(f"{option}: no agent {name!r}; there are {sorted(self.agents)}")
+            if count > 1:
+                raise ConfigError(f"{option} names {name!r} {count} times; once is enough")
+
+
+def check_overlap(tasks: Sequence[Task], lineage: Mapping[str, Any]) -> None:
+    """Refuse held-out tasks that the Q-model was trained on.
+
+    Args:
+        tasks: The tasks to play.
+        lineage: ``task_ids`` holds the tasks the Q-model has seen.
+
+    Raises:
+        OverlapError: At least one task is in both.
+    """
+    trained = set(lineage.get("task_ids", ()))
+    shared = [task.task_id for task in tasks if task.task_id in trained]
+    if shared:
+        some = ", ".join(shared[:_NAMED_TASKS]) + (", ..." if shared[_NAMED_TASKS:] else "")
+        raise OverlapError(
+            f"{len(shared)} of {len(tasks)} held-out tasks were used to train the Q-model "
+            f"({some}); choose another tasks.split or tasks.first_task"
+        )
+
+
+def describe_lineage(lineage: Mapping[str, Any]) -> dict[str, Any]:
+    """Return where the Q-model comes from, its task list as a count and everything as a hash."""
+    shown = {key: value for key, value in lineage.items() if key != "task_ids"}
+    if "task_ids" in lineage:
+        shown["trained_tasks"] = len(lineage["task_ids"])
+    text = json.dumps(dict(lineage), sort_keys=True)
+    return {**shown, "lineage_hash": hashlib.sha256(text.encode()).hexdigest()}
+
+
+def _describe(spec: AgentSpec) -> dict[str, Any]:
+    kind = type(spec.selector)
+    options = {key: value for key, value in vars(spec.selector).items() if key[0] != "_"}
+    return {
+        "selector": f"{kind.__module__}.{kind.__qualname__}",
+        **({"selector_options": options} if options else {}),
+        "num_candidates": spec.num_candidates,
+        "sampling": asdict(spec.sampling) if spec.sampling else None,
+    }

@@ -1,0 +1,27 @@
+"""What a model was trained on, carried from checkpoint to checkpoint."""
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def merge_lineage(current: Mapping[str, Any], earlier: Mapping[str, Any]) -> dict[str, Any]:
+    """Add an earlier training to the lineage of a model that goes on from it.
+
+    The tasks of both may not be evaluated on; where the pairs differ, the hashes of the earlier
+    ones are kept under ``earlier_pairs``.
+
+    Examples:
+        >>> merge_lineage(
+        ...     {"pairs_hash": "b", "task_ids": ["2"]}, {"pairs_hash": "a", "task_ids": ["1"]}
+        ... )
+        {'pairs_hash': 'b', 'task_ids': ['1', '2'], 'earlier_pairs': ['a']}
+    """
+    if not current or not earlier:
+        return {**earlier, **current}
+    hashes = [*earlier.get("earlier_pairs", []), earlier.get("pairs_hash")]
+    merged = dict(current)
+    merged["task_ids"] = sorted({*current.get("task_ids", []), *earlier.get("task_ids", [])})
+    different = [value for value in hashes if value and value != current.get("pairs_hash")]
+    if different:
+        merged["earlier_pairs"] = different
+    return merged

@@ -1,0 +1,55 @@
+"""What is measured on held-out preference pairs."""
+
+import warnings
+
+import torch
+from torch import Tensor, nn
+from torchmetrics import MeanMetric, Metric, SpearmanCorrCoef
+
+from lit_qagent.data.batch import PairBatch
+from lit_qagent.training.losses import PairLosses
+
+
+def preference_accuracy(margins: Tensor) -> Tensor:
+    """Return 1 where the chosen action has the higher Q, 0 where the lower, 0.5 where equal; [P].
+
+    Examples:
+        >>> preference_accuracy(torch.tensor([0.3, -0.1, 0.0])).tolist()
+        [1.0, 0.0, 0.5]
+    """
+    return (margins > 0).float() + 0.5 * (margins == 0).float()
+
+
+class PreferenceMetrics(nn.Module):
+    """Loss, accuracy and margin over pairs; rank correlation of Q with ``Q_hat`` over actions.
+
+    All are exact over the whole split and reduce over processes.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loss = MeanMetric()
+        self.accuracy = MeanMetric()
+        self.margin = MeanMetric()
+        with warnings.catch_warnings():
+            # It warns that it keeps all values: two numbers per action here.
+            warnings.simplefilter("ignore", UserWarning)
+            self.rank_correlation = SpearmanCorrCoef()
+
+    def update(self, batch: PairBatch, q: Tensor, pair_losses: PairLosses) -> None:
+        """Add a batch.
+
+        Args:
+            batch: The pairs.
+            q: [S] Q of every action, chosen and rejected alternating.
+            pair_losses: [P] losses and margins.
+        """
+        self.loss.update(pair_losses.losses)
+        self.accuracy.update(preference_accuracy(pair_losses.margins))
+        self.margin.update(pair_losses.margins)
+        labels = torch.stack([batch.q_chosen, batch.q_rejected], dim=1).flatten()
+        self.rank_correlation.update(q, labels)
+
+    def named(self, prefix: str) -> dict[str, Metric]:
+        """Return the metrics by the names they are logged under, such as ``val/accuracy``."""
+        return {f"{prefix}/{name}": metric for name, metric in self.named_children()}  # type: ignore[misc]

@@ -1,0 +1,291 @@
+"""StepDPO: connects Q-model, loss and metrics to the Lightning trainer."""
+
+import logging
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
+
+from lit_qagent.agents.selection import Scorer
+from lit_qagent.core.errors import CheckpointError, ConfigError
+from lit_qagent.data.batch import PairBatch, TokenBatch
+from lit_qagent.data.datamodule import PreferenceDataModule
+from lit_qagent.data.rendering import SequenceRenderer
+from lit_qagent.models.backbone import build_backbone, load_tokenizer
+from lit_qagent.models.export import load_q_model, read_checkpoint
+from lit_qagent.models.q_heads import ImplicitQHead, QHead
+from lit_qagent.models.q_model import QModel
+from lit_qagent.models.scorer import QScorer
+from lit_qagent.models.specs import BackboneSpec, LoraSpec
+from lit_qagent.policies.chat import ChatRenderer
+from lit_qagent.training.lineage import merge_lineage
+from lit_qagent.training.losses import PairLosses, sigmoid_loss
+from lit_qagent.training.metrics import PreferenceMetrics, preference_accuracy
+
+_log = logging.getLogger(__name__)
+_DEFAULT_MAX_LENGTH = 2048
+
+
+class EpisodeShard(Protocol):
+    """A batch of ``predict``: held-out tasks to play with the Q-model."""
+
+    def play(self, scorer: Scorer, lineage: Mapping[str, Any]) -> Any:  # noqa: ANN401
+        """Play the tasks.
+
+        Args:
+            scorer: The Q-model.
+            lineage: What it was trained on; empty if it was not trained.
+        """
+        ...
+
+
+class StepOutput(NamedTuple):
+    """What one batch gives: Q of the S = 2P actions, losses and margins of the P pairs."""
+
+    q: Tensor
+    pair_losses: PairLosses
+
+
+class StepDPO(pl.LightningModule):
+    """Trains a Q-model on step-level preference pairs, and lends it to agents at ``predict``.
+
+    Args:
+        backbone: Which LLM.
+        lora: Its adapter; not used with a checkpoint, which brings its own.
+        q_head: From log-probabilities to Q; a checkpoint's own head goes before it.
+        optimizer: Made from the trainable parameters.
+        warmup_fraction: Share of the steps in which the learning rate rises from 0; constant
+            afterwards.
+        max_length: Context limit in tokens; None takes the checkpoint's, else 2048.
+        checkpoint: Shareable checkpoint folder to go on from or to predict with.
+
+    Raises:
+        CheckpointError: The checkpoint cannot be used.
+        ConfigError: A value is out of range.
+    """
+
+    def __init__(
+        self,
+        backbone: BackboneSpec = BackboneSpec(),  # noqa: B008 (frozen)
+        lora: LoraSpec = LoraSpec(),  # noqa: B008 (frozen)
+        q_head: QHead = ImplicitQHead(beta=0.1),  # noqa: B008 (has no state)
+        optimizer: OptimizerCallable = torch.optim.AdamW,
+        warmup_fraction: float = 0.1,
+        max_length: int | None = None,
+        checkpoint: Path | None = None,
+    ) -> None:
+        super().__init__()
+        if not 0 <= warmup_fraction < 1:
+            raise ConfigError(f"model.warmup_fraction must be in [0, 1), got {warmup_fraction}")
+        start = read_checkpoint(checkpoint) if checkpoint else None
+        self.q_model: QModel | None = None
+        self.max_length = max_length or (start.max_length if start else _DEFAULT_MAX_LENGTH)
+        self.lineage: dict[str, Any] = dict(start.lineage) if start else {}
+        self.val_metrics = PreferenceMetrics()
+        self.test_metrics = PreferenceMetrics()
+        self._backbone = backbone
+        self._lora = lora
+        self._head = q_head
+        self._optimizer = optimizer
+        self._warmup_fraction = warmup_fraction
+        self._checkpoint = checkpoint
+        self._renderer: SequenceRenderer | None = None
+        self._scorer: QScorer | None = None
+        self._save_plain_hyperparameters()
+
+    def configure_model(self) -> None:
+        """Load the weights; does nothing the second time."""
+        if self.q_model is not None:
+            return
+        if self._checkpoint is None:
+            self.q_model = QModel(build_backbone(self._backbone, self._lora), self._head)
+        else:
+            self.q_model = load_q_model(self._checkpoint, self._backbone, trainable=True)
+            self._report_other_settings(self.q_model.head)
+        context = self.q_model.backbone.context
+        if context is not None and self.max_length > context:
+            raise ConfigError(
+                f"model.max_length is {self.max_length}, "
+                f"{self._backbone.name!r} knows {context} positions; lower it"
+            )
+        # from_pretrained gives eval mode, in which gradient checkpointing is silently off.
+        self.q_model.train()
+
+    def setup(self, stage: str) -> None:
+        """Take over the lineage of the pairs that are trained on."""
+        data = getattr(self.trainer, "datamodule", None)
+        if stage == "fit" and isinstance(data, PreferenceDataModule):
+            self.lineage = merge_lineage(data.lineage, self.lineage)
+
+    @property
+    def renderer(self) -> SequenceRenderer:
+        """Chat template, tokenizer and context limit, for the data module."""
+        if self._renderer is None:
+            self._renderer = self._new_renderer()
+        return self._renderer
+
+    def scorer(self) -> QScorer:
+        """Return the Q-model as agents use it; the same object each time.
+
+        Raises:
+            ConfigError: The weights were not loaded yet.
+        """
+        if self._scorer is None:
+            self._scorer = QScorer(self._model(), self._new_renderer())
+        return self._scorer
+
+    def forward(self, batch: TokenBatch) -> Tensor:
+        """Return Q of each action, float32 [S]."""
+        q: Tensor = self._model()(batch)
+        return q
+
+    def training_step(self, batch: PairBatch, batch_idx: int) -> Tensor:
+        """Return the mean loss of a batch."""
+        output = self._step(batch)
+        loss = output.pair_losses.losses.mean()
+        values = {
+            "train/accuracy": preference_accuracy(output.pair_losses.margins).mean(),
+            "train/margin": output.pair_losses.margins.mean(),
+        }
+        self.log("train/loss", loss, prog_bar=True, batch_size=batch.num_pairs)
+        self.log_dict(values, batch_size=batch.num_pairs)
+        return loss
+
+    def validation_step(self, batch: PairBatch, batch_idx: int) -> None:
+        """Measure a batch of validation pairs."""
+        self._measure(batch, self.val_metrics, "val")
+
+    def test_step(self, batch: PairBatch, batch_idx: int) -> None:
+        """Measure a batch of test pairs."""
+        self._measure(batch, self.test_metrics, "test")
+
+    def on_predict_start(self) -> None:
+        """Say so if there is nothing that was trained."""
+        if self._model().backbone.is_untrained:
+            _log.warning(
+                "the Q-model is untrained, so Q is 0 for every action; "
+                "give model.checkpoint or --ckpt_path to play with a trained one"
+            )
+
+    def predict_step(self, batch: EpisodeShard, batch_idx: int) -> Any:  # noqa: ANN401
+        """Play a shard of held-out tasks; returns what the shard returns."""
+        return batch.play(self.scorer(), self.lineage)
+
+    def configure_optimizers(self) -> Any:  # noqa: ANN401 (Lightning's union of dictionaries)
+        """Make the optimizer of the trainable weights, with linear warm-up."""
+        optimizer = self._optimizer([p for p in self.parameters() if p.requires_grad])
+        num_steps = self.trainer.estimated_stepping_batches
+        if not self._warmup_fraction:
+            return optimizer
+        if math.isinf(num_steps):
+            raise ConfigError(
+                "model.warmup_fraction needs to know the number of steps; "
+                "set trainer.max_epochs or trainer.max_steps, or warmup_fraction to 0"
+            )
+        warmup_steps = math.ceil(self._warmup_fraction * num_steps)
+        scheduler = LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / warmup_steps))
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep trainable weights only; add lineage and the metrics of the moment."""
+        trainable = self._trainable()
+        state = checkpoint["state_dict"]
+        checkpoint["state_dict"] = {name: state[name] for name in trainable}
+        checkpoint["lineage"] = self.lineage
+        metrics = self.trainer.callback_metrics
+        checkpoint["metrics"] = {name: float(value) for name, value in metrics.items()}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Check that the weights fit, and take over the lineage.
+
+        Raises:
+            CheckpointError: Trainable weights are missing, unexpected, or of another shape.
+        """
+        expected = {name: tuple(p.shape) for name, p in self._trainable().items()}
+        found = {name: tuple(t.shape) for name, t in checkpoint["state_dict"].items()}
+        differing = sorted(expected.items() ^ found.items())
+        if differing:
+            raise CheckpointError(
+                f"the checkpoint's weights do not fit the model: {len(differing)} differ, such as "
+                f"{differing[0][0]!r}; use the backbone, lora and q_head it was trained with"
+            )
+        self.lineage = merge_lineage(self.lineage, checkpoint.get("lineage", {}))
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:  # noqa: ANN401 (torch's pair of key lists)
+        """Load trainable weights; frozen ones are those of the base model and need not be there.
+
+        Raises:
+            RuntimeError: Strict, and a trainable weight is missing or a weight is unexpected.
+        """
+        keys = super().load_state_dict(state_dict, strict=False, assign=assign)
+        missing = [name for name in keys.missing_keys if name in self._trainable()]
+        keys.missing_keys[:] = missing
+        if strict and (missing or keys.unexpected_keys):
+            raise RuntimeError(f"weights missing: {missing}, unexpected: {keys.unexpected_keys}")
+        return keys
+
+    def transfer_batch_to_device(
+        self,
+        batch: Any,  # noqa: ANN401 (a batch of pairs or a shard of tasks)
+        device: torch.device,
+        dataloader_idx: int,
+    ) -> Any:  # noqa: ANN401
+        """Move pairs; a shard of tasks holds no tensors and stays as it is."""
+        return batch.to(device) if isinstance(batch, PairBatch) else batch
+
+    def _step(self, batch: PairBatch) -> StepOutput:
+        q = self(batch.tokens)
+        q_chosen, q_rejected = q.view(-1, 2).unbind(dim=1)
+        return StepOutput(q=q, pair_losses=sigmoid_loss(q_chosen, q_rejected))
+
+    def _measure(self, batch: PairBatch, metrics: PreferenceMetrics, prefix: str) -> None:
+        output = self._step(batch)
+        metrics.update(batch, output.q, output.pair_losses)
+        self.log_dict(metrics.named(prefix), batch_size=batch.num_pairs, prog_bar=prefix == "val")
+
+    def _model(self) -> QModel:
+        if self.q_model is None:
+            raise ConfigError("StepDPO has no weights yet; call configure_model first")
+        return self.q_model
+
+    def _trainable(self) -> dict[str, Tensor]:
+        return {name: p for name, p in self.named_parameters() if p.requires_grad}
+
+    def _new_renderer(self) -> SequenceRenderer:
+        return SequenceRenderer(ChatRenderer(load_tokenizer(self._backbone)), self.max_length)
+
+    def _report_other_settings(self, head: QHead) -> None:
+        """Say which of the given settings the checkpoint overrules."""
+        used, given = (head.kind, head.settings()), (self._head.kind, self._head.settings())
+        if used != given:
+            _log.warning("the checkpoint's Q-head %s is used, not the one given, %s", used, given)
+
+    def _save_plain_hyperparameters(self) -> None:
+        """Keep the arguments as plain values, so that a `.ckpt` loads without pickled objects."""
+        head = type(self._head)
+        self.save_hyperparameters(
+            {
+                "backbone": asdict(self._backbone),
+                "lora": asdict(self._lora),
+                "q_head": {
+                    "class_path": f"{head.__module__}.{head.__qualname__}",
+                    "init_args": self._head.settings(),
+                },
+                "warmup_fraction": self._warmup_fraction,
+                "max_length": self.max_length,
+                "checkpoint": None if self._checkpoint is None else str(self._checkpoint),
+                "_instantiator": "lightning.pytorch.cli.instantiate_module",
+            }
+        )

@@ -1,0 +1,170 @@
+from data_collection.iterations import Iteration, TreeHeader, apply_iteration
+from data_collection.rules import RULES, Extraction, find_best_end
+from data_collection.tree import SearchTree
+from data_collection.tree_file import StoredTree
+from lit_qagent.core.records import Message, Step
+from tests.data_collection.parts import make_step
+
+HEAD = (
+    Message(role="system", content="rules"),
+    Message(role="user", content="example task"),
+    Message(role="assistant", content="example action"),
+    Message(role="user", content="task"),
+)
+
+
+def _stored(*iterations: Iteration) -> StoredTree:
+    tree = SearchTree(truncation_reward=-1.0)
+    for iteration in iterations:
+        apply_iteration(tree, iteration)
+    header = TreeHeader(
+        tree_id="t-1", task_id="t", split="train", seed=0, head=HEAD, first_observation="task"
+    )
+    return StoredTree(header=header, iterations=iterations, end=None, tree=tree, is_torn=False)
+
+
+def _iteration(
+    number: int,
+    selected: int,
+    children: list[Step],
+    evaluated: int,
+    rollout: list[Step],
+    reward: float,
+) -> Iteration:
+    return Iteration(
+        number=number,
+        selected=selected,
+        children=tuple(children),
+        evaluated=evaluated,
+        rollout=tuple(rollout),
+        reward=reward,
+    )
+
+
+def _made_by_hand() -> StoredTree:
+    """A tree whose best end is that of a rollout below node 5, path a (1), c (5).
+
+    Root's children: a (1), b (2, an end worth 0.25), d (3), e (4, never visited).
+    a's children: c (5), f (6, cut by the step limit), g (7, never visited).
+    d's child: h (8, an end worth 0).
+    """
+    first = [make_step("a"), make_step("b", 0.25), make_step("d"), make_step("e")]
+    second = [make_step("c"), make_step("f", truncated=True), make_step("g")]
+    return _stored(
+        _iteration(0, 0, first, 1, [make_step("x", 0.0)], 0.0),
+        _iteration(1, 1, second, 5, [make_step("y"), make_step("z", 0.75)], 0.75),
+        _iteration(2, 3, [make_step("h", 0.0)], 8, [], 0.0),
+    )
+
+
+def _extract(rule: str, stored: StoredTree) -> Extraction:
+    return RULES[rule].extract(stored, environment="letters", prompt_version="1.1")
+
+
+def _short(extraction: Extraction) -> list[tuple[int, str, str, float, float, int, int]]:
+    return [
+        (
+            pair.depth,
+            pair.chosen[0]["content"],
+            pair.rejected[0]["content"],
+            pair.q_chosen,
+            pair.q_rejected,
+            pair.visits_chosen,
+            pair.visits_rejected,
+        )
+        for pair in extraction.pairs
+    ]
+
+
+def test_the_best_end_may_be_that_of_a_rollout() -> None:
+    assert find_best_end(_made_by_hand()) == (0.75, 5)
+
+
+def test_paper_takes_the_path_against_the_worst_sibling() -> None:
+    extraction = _extract("paper", _made_by_hand())
+    # V(a) = (0 + 0.75) / 2, V(d) = 0; the cut end f counts -1.
+    assert _short(extraction) == [
+        (0, "a", "d", 0.375, 0.0, 2, 1),
+        (1, "c", "f", 0.75, -1.0, 1, 0),
+    ]
+    assert extraction.removed["siblings_never_visited"] == 2  # e and g
+    assert extraction.removed["depths_without_valued_sibling"] == 0
+
+
+def test_as_released_takes_best_against_worst_child_with_unvisited_ones_as_0() -> None:
+    root = [make_step("a"), make_step("b", 0.5), make_step("c")]
+    # a's path holds the best end, but V(a) = (1 + 0 + 0) / 3 is below the value of b.
+    stored = _stored(
+        _iteration(0, 0, root, 1, [make_step("x", 1.0)], 1.0),
+        _iteration(1, 1, [make_step("d", 0.0)], 4, [], 0.0),
+        _iteration(2, 4, [], 4, [], 0.0),
+    )
+    assert _short(_extract("as_released", stored)) == [(0, "b", "c", 0.5, 0.0, 0, 0)]
+    [pair] = _extract("paper", stored).pairs
+    assert (pair.chosen[0]["content"], pair.rejected[0]["content"]) == ("a", "b")
+    assert pair.q_chosen < pair.q_rejected  # kept as the rule says, counted by the audit
+
+
+def test_as_released_skips_a_depth_where_best_and_worst_are_one_child() -> None:
+    stored = _stored(
+        _iteration(0, 0, [make_step("a"), make_step("b", 0.0)], 1, [], 0.0),
+        _iteration(1, 1, [make_step("c", 1.0)], 3, [], 1.0),
+    )
+    extraction = _extract("as_released", stored)
+    assert [pair.depth for pair in extraction.pairs] == [0]
+    assert extraction.removed == {"depths_where_best_and_worst_are_one": 1}
+
+
+def test_prompts_hold_the_history_and_only_the_papers_hold_the_examples() -> None:
+    paper = _extract("paper", _made_by_hand()).pairs
+    assert paper[0].prompt == [message.to_dict() for message in HEAD]
+    assert paper[1].prompt == [
+        *(message.to_dict() for message in HEAD),
+        {"role": "assistant", "content": "a"},
+        {"role": "user", "content": "after a"},
+    ]
+    assert paper[1].prompt[-2 * paper[1].depth :][0]["role"] == "assistant"
+    released = _extract("as_released", _made_by_hand()).pairs
+    assert [message["content"] for message in released[0].prompt] == ["rules", "task"]
+
+
+def test_labels_name_where_a_pair_comes_from() -> None:
+    pair = _extract("paper", _made_by_hand()).pairs[0]
+    assert (pair.task_id, pair.tree_id, pair.rule) == ("t", "t-1", "paper")
+    assert (pair.environment, pair.prompt_version) == ("letters", "1.1")
+
+
+def test_no_pair_where_no_sibling_has_a_value() -> None:
+    stored = _stored(
+        _iteration(0, 0, [make_step("a"), make_step("b")], 1, [make_step("x", 1.0)], 1.0)
+    )
+    extraction = _extract("paper", stored)
+    assert extraction.pairs == ()
+    assert extraction.removed == {"siblings_never_visited": 1, "depths_without_valued_sibling": 1}
+
+
+def test_a_tree_that_earned_nothing_gives_no_pair() -> None:
+    failed = _stored(_iteration(0, 0, [make_step("a", 0.0), make_step("b", 0.0)], 1, [], 0.0))
+    for stored in (failed, _stored()):
+        for rule in RULES:
+            extraction = _extract(rule, stored)
+            assert extraction.pairs == ()
+            assert extraction.removed == {"trees_without_positive_reward": 1}
+
+
+def test_the_earliest_of_equal_ends_is_taken() -> None:
+    root = [make_step("a", 0.5), make_step("b", 0.5), make_step("c", 0.0)]
+    [pair] = _extract("paper", _stored(_iteration(0, 0, root, 1, [], 0.5))).pairs
+    assert (pair.chosen[0]["content"], pair.rejected[0]["content"]) == ("a", "c")
+
+
+def test_the_worst_negatives_are_still_there_after_exhaustion() -> None:
+    # METHOD: nodes whose search was exhausted used to be removed, and the best negatives with them.
+    root = [make_step("bad"), make_step("good")]
+    stored = _stored(
+        _iteration(0, 0, root, 1, [make_step("x", 0.0)], 0.0),
+        _iteration(1, 1, [make_step("y", 0.0)], 3, [], 0.0),
+        _iteration(2, 2, [make_step("z", 1.0)], 4, [], 1.0),
+    )
+    assert stored.tree[1].is_exhausted
+    assert _short(_extract("paper", stored)) == [(0, "good", "bad", 1.0, 0.0, 1, 2)]

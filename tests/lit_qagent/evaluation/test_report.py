@@ -1,0 +1,166 @@
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lit_qagent.core import manifest
+from lit_qagent.core.errors import StoreError
+from lit_qagent.evaluation.episodes import EpisodeLog, PlayedEpisode
+from lit_qagent.evaluation.plots import difference_plot, reward_plot
+from lit_qagent.evaluation.report import (
+    agent_table,
+    choose_examples,
+    difference_table,
+    write_report,
+)
+from lit_qagent.evaluation.shard import EpisodeShard
+from tests.toy_players import WordScorer, make_episode, make_evaluation, with_rewards
+
+EVIL = "<script>alert('x')</script> & | `"
+
+
+def make_folder(folder: Path, episodes: Iterable[PlayedEpisode]) -> Path:
+    """Write a results folder of three agents by hand."""
+    evaluation = make_evaluation(folder, tasks={"num_tasks": 2})
+    settings = evaluation.settings({"task_ids": ["x", "y", "z"], "base_model": EVIL})
+    manifest.claim(folder / "manifest.json", settings, "Results folder")
+    with EpisodeLog(folder / "trajectories.jsonl") as log:
+        for episode in episodes:
+            log.append(episode)
+    return folder
+
+
+def hand_made() -> list[PlayedEpisode]:
+    one_step = make_episode("", "").steps[:1]
+    failed = make_episode("plain", "b", 1, steps=[], failure="PolicyFailure: no answer")
+    return [
+        *with_rewards("plain", {"a": [0.0, 0.5], "b": [0.0]}, prompt_tokens=40, requests=1),
+        failed,
+        *with_rewards("random_of_n", {"a": [1.0, 1.0], "b": [1.0, 1.0]}, metrics={"em": 1.0}),
+        *with_rewards("q_guided", {"a": [1.0, 1.0], "b": [0.5]}, first_observation=EVIL),
+        make_episode(
+            "q_guided", "b", 1, reward=1.0, success=True, steps=one_step
+        ),
+    ]
+
+
+def test_report_json_holds_the_numbers_derived_by_hand(tmp_path: Path) -> None:
+    report = write_report(make_folder(tmp_path, hand_made()))
+
+    assert report == json.loads((tmp_path / "report.json").read_text())
+    assert (report["tasks"], report["trained_tasks"], report["seeds"]) == (2, 3, [0, 1])
+    assert report["episodes"] == {"planned": 12, "finished": 11, "failed": 1, "not_played": 0}
+    # plain: task a mean(0, .5) = .25, task b 0; q_guided: task a 1, task b mean(.5, 1) = .75.
+    plain, guided = report["agents"]["plain"], report["agents"]["q_guided"]
+    assert (plain["reward"], plain["episodes"], plain["failures"]) == (0.125, 3, 1)
+    assert plain["intervals"]["reward"] == {"low": 0.0, "high": 0.25}
+    assert plain["tokens"] == 40
+    # Task a 2 steps, task b mean(2, 1); invalid: task a 1/2, task b mean(1/2, 0).
+    assert (guided["reward"], guided["steps"], guided["invalid_rate"]) == (0.875, 1.75, 0.375)
+    # Both finished a/0, a/1 and b/0: task a mean(1, .5) = .75, task b .5.
+    difference = report["differences"]["q_guided - plain"]
+    assert (difference["mean"], difference["low"], difference["high"]) == (0.625, 0.5, 0.75)
+    assert (difference["tasks"], difference["excluded_episodes"]) == (2, 1)
+    assert difference["verdict"] == "better"
+    other = report["differences"]["q_guided - random_of_n"]
+    assert (other["mean"], other["verdict"]) == (-0.125, "no difference shown")
+    assert other["others"]["em"] == {"mean": -1.0, "low": -1.0, "high": -1.0, "verdict": "worse"}
+
+
+def test_report_json_says_what_made_the_numbers(tmp_path: Path) -> None:
+    EpisodeShard(make_evaluation(tmp_path)).play(WordScorer(), {"task_ids": []})
+
+    report = write_report(tmp_path)
+
+    assert report["environment"]["name"] == "toy"
+    assert report["policy"] == {"name": "words", "temperament": "calm"}
+    assert report["prompt"]["constrain"] is False
+    assert set(report["agents"]) == {"plain", "random_of_n", "q_guided"}
+    assert {"python", "torch", "lightning", "transformers"} <= set(report["versions"])
+    assert report["hashes"]["environment_data"] == report["environment"]["data_hash"]
+    assert all(re.fullmatch(r"[0-9a-f]{64}", value) for value in report["hashes"].values())
+    assert report["seconds"] > 0
+    assert report["peak_rss_gb"] > 0
+    assert report["generated_tokens"] == 3 * 3 * (1 + 4 + 4) * 8
+
+
+def test_the_same_folder_gives_the_same_report(tmp_path: Path) -> None:
+    make_folder(tmp_path, hand_made())
+    write_report(tmp_path)
+    first = (tmp_path / "report.json").read_bytes(), (tmp_path / "report.html").read_bytes()
+
+    write_report(tmp_path)
+
+    assert first == (
+        (tmp_path / "report.json").read_bytes(), (tmp_path / "report.html").read_bytes()
+    )  # fmt: skip
+
+
+def test_html_is_one_file_with_every_text_escaped(tmp_path: Path) -> None:
+    write_report(make_folder(tmp_path, hand_made()))
+
+    page = (tmp_path / "report.html").read_text()
+    assert "<script" not in page
+    assert "&lt;script&gt;alert" in page
+    assert not re.search(r"(src|href)=\"(?!#)", page)
+    assert page.count("<svg") == 2
+    assert "Q = 0.5000" in page
+    assert "q_guided - plain: better" in page
+    assert "Not complete:" in page
+
+
+def test_markdown_has_the_tables_and_the_honest_header(tmp_path: Path) -> None:
+    write_report(make_folder(tmp_path, hand_made()))
+
+    text = (tmp_path / "report.md").read_text()
+    assert "| plain | 1 | 0.125 [0.000, 0.250] |" in text
+    assert "| q_guided - plain | +0.625 [+0.500, +0.750] | better | 2 | 1 |" in text
+    assert "free text, without thoughts" in text
+    assert "trained on 3 tasks, none of them among these" in text
+    assert "11 of 12 episodes finished, 1 failed, 0 not played" in text
+
+
+def test_an_agent_without_a_finished_episode_is_shown_as_such(tmp_path: Path) -> None:
+    failed = make_episode("q_guided", "a", steps=[], failure="PolicyFailure: no answer")
+    report = write_report(make_folder(tmp_path, [failed, make_episode("plain", "a", reward=1.0)]))
+
+    assert difference_table(report)[1][1:] == ["-", "nothing to compare", "0", "1"]
+    assert agent_table(report)[3] == ["q_guided", "4", "-", "-", "-", "-", "-", "0", "1"]
+    assert "1.000 (no interval)" in agent_table(report)[1]
+
+
+def test_unknown_training_tasks_are_said(tmp_path: Path) -> None:
+    EpisodeShard(make_evaluation(tmp_path)).play(WordScorer(), {})
+
+    assert write_report(tmp_path)["trained_tasks"] is None
+    assert "no overlap check was possible" in (tmp_path / "report.html").read_text()
+
+
+def test_examples_are_the_first_success_and_the_first_other_end() -> None:
+    episodes = with_rewards("q", {"a": [0.0, 1.0], "b": [1.0, 0.5]})
+
+    chosen = choose_examples(episodes)
+
+    assert chosen == {"q: no success": episodes[0], "q: success": episodes[1]}
+
+
+def test_a_folder_without_episodes_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="has no episodes; play some first"):
+        write_report(make_folder(tmp_path, []))
+
+
+def test_a_folder_of_another_schema_is_refused(tmp_path: Path) -> None:
+    manifest.write_json(tmp_path / "manifest.json", {"schema_version": 0})
+
+    with pytest.raises(StoreError, match="has schema 0, this version reads 1; play again"):
+        write_report(tmp_path)
+
+
+def test_plots_of_nothing_are_empty() -> None:
+    empty: dict[str, Any] = {"plain": {"failures": 1}}
+
+    assert reward_plot(empty) == ""
+    assert difference_plot({}) == ""
