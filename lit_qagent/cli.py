@@ -6,6 +6,7 @@ The given configuration wins over what a checkpoint was trained with, and differ
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from lit_qagent.training.module import StepDPO
 
 # Lightning's tips and device lines are noise in every run; warnings stay.
 logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+# The dispatcher hands the arguments on, so they are given twice, and alike.
+warnings.filterwarnings("ignore", message="LightningCLI's args parameter is intended")
 
 
 class QAgentParser(Suggestions, LightningArgumentParser):
@@ -29,9 +32,6 @@ class QAgentParser(Suggestions, LightningArgumentParser):
 
 class QAgentCLI(LightningCLI):
     """LightningCLI for `StepDPO` with any data module."""
-
-    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Nothing is linked: the data modules take what they need from the module."""
 
     def _parse_ckpt_path(self) -> None:
         """Say where a checkpoint was trained with other settings, instead of taking them over."""

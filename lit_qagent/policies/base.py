@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
+from lit_qagent.core.errors import ConfigError, ContextOverflow
 from lit_qagent.core.records import Constraint, Message, Proposal, Sampling, Usage
 
 
@@ -33,6 +34,7 @@ class Policy(ABC):
             seed: Same seed and same prompt give the same samples where the policy can promise it.
 
         Raises:
+            ConfigError: n is below 1, or the choices are empty strings or repeat (`check_request`).
             ContextOverflow: The prompt leaves no room for an action.
             PolicyFailure: No answer after the policy's retries.
         """
@@ -43,3 +45,38 @@ class Policy(ABC):
 
     async def close(self) -> None:  # noqa: B027 (most policies hold nothing to close)
         """Release what the policy holds; it is not used afterwards."""
+
+
+def check_request(n: int, constraint: Constraint | None) -> None:
+    """Refuse what no policy can answer; every `Policy.propose` begins with it.
+
+    Raises:
+        ConfigError: n is below 1, or a choice is empty or given twice.
+    """
+    if n < 1:
+        raise ConfigError(f"a policy is asked for at least one action, got n={n}")
+    choices = constraint.choices if constraint else ()
+    if any(not choice.strip() for choice in choices):
+        raise ConfigError(
+            f"Constraint.choices has an empty choice among {len(choices)}: {list(choices)!r}; "
+            "the world must list commands that can be written"
+        )
+    if len(set(choices)) < len(choices):
+        twice = sorted({choice for choice in choices if choices.count(choice) > 1})
+        raise ConfigError(
+            f"Constraint.choices lists {twice!r} more than once; the world must list each "
+            "command once"
+        )
+
+
+def check_room(prompt_tokens: int, action_tokens: int, max_model_len: int) -> None:
+    """Refuse a prompt after which the longest action would not fit, instead of a shorter action.
+
+    Raises:
+        ContextOverflow: Both together exceed the context.
+    """
+    if prompt_tokens + action_tokens > max_model_len:
+        raise ContextOverflow(
+            f"the prompt has {prompt_tokens} tokens and an action may take {action_tokens}, but "
+            f"max_model_len is {max_model_len}; raise it or lower sampling.max_tokens"
+        )

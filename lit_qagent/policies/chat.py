@@ -69,3 +69,24 @@ class ChatRenderer:
                 self.num_escaped += text.count(marker)
                 text = text.replace(marker, f"{marker[0]} {marker[1:]}")
         return text
+
+
+def load_renderer(model: str) -> ChatRenderer:
+    """Return the renderer of a model's own tokenizer.
+
+    Args:
+        model: Folder or hub id.
+
+    Raises:
+        ModelError: The tokenizer cannot be read or has no chat template.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(model)
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"the tokenizer of model {model!r} cannot be read ({error}); give a model with its "
+            "tokenizer beside it"
+        ) from error
+    return ChatRenderer(tokenizer)

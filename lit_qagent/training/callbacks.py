@@ -11,6 +11,7 @@ from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.loggers import MLFlowLogger
 
 from lit_qagent.core.errors import ConfigError
+from lit_qagent.core.manifest import write_json
 from lit_qagent.data.datamodule import PreferenceDataModule
 from lit_qagent.models.export import describe, save_checkpoint
 from lit_qagent.training.module import StepDPO
@@ -98,6 +99,24 @@ class ExportCheckpoint(pl.Callback):
         save_checkpoint(self.folder, pl_module.q_model, card)
         pl_module.load_state_dict(last)
         _log.info("checkpoint with the %s weights: %s", "best" if best else "last", self.folder)
+
+
+class WriteMetrics(pl.Callback):
+    """Writes what ``test`` measured as JSON, for programs that read it.
+
+    Args:
+        path: The file; an older one is replaced.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write every metric by its logged name."""
+        if trainer.is_global_zero:
+            metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(self.path, metrics)
 
 
 def mlflow_loggers(trainer: pl.Trainer) -> list[MLFlowLogger]:

@@ -44,6 +44,7 @@ def _refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     return capsys.readouterr().err
 
 
+@pytest.mark.integration
 def test_collect_then_pairs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["collect", "--config", str(_config(tmp_path))]) == 0
     assert "mean best reward" in capsys.readouterr().out

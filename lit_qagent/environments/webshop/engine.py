@@ -32,6 +32,8 @@ class PageSpec:
             only they show.
         back_buttons: Offer Back to Search, and < Prev beside it. Without them a product once
             opened is the one that can be bought, which makes episodes short for small models.
+        final_options: Once a value is chosen, do not offer the other values of its kind, so that
+            small models do not click to and fro.
     """
 
     page_size: int = 10
@@ -40,6 +42,7 @@ class PageSpec:
     search: Literal["open", "listed"] = "open"
     subpages: bool = True
     back_buttons: bool = True
+    final_options: bool = False
 
     def __post_init__(self) -> None:
         for name in ("page_size", "max_results"):
@@ -86,6 +89,7 @@ class Shop:
         self._max_results = spec.max_results
         self._subpages = SUBPAGES if spec.subpages else ()
         self._back = spec.back_buttons
+        self._final_options = spec.final_options
         self._index = TextIndex([_search_text(product) for product in products])
 
     def product(self, asin: str) -> Product:
@@ -112,7 +116,12 @@ class Shop:
             return self._result_clickables(state)
         if state.page == "item":
             product = self._products[state.asin]
-            values = [value for values in product.options.values() for value in values]
+            values = [
+                value
+                for kind, values in product.options.items()
+                if not (self._final_options and kind in state.options)
+                for value in values
+            ]
             ways_back = (PREVIOUS, BACK) if self._back else ()
             return (*dict.fromkeys(values), BUY, *self._subpages, *ways_back)
         if state.page == "subpage":

@@ -69,12 +69,18 @@ class WebShop(Environment):
 
     def instructions(self) -> str:
         """Return how to shop."""
+        task = (
+            "Buy the product that fits the instruction: open it, choose the options asked for, "
+            "then buy."
+        )
+        if self.pages.search == "listed":
+            # Such a model only picks from the page's list; names of buttons here would be copied.
+            return task
         buttons = [BUY, *(SUBPAGES if self.pages.subpages else ()), NEXT]
         if self.pages.back_buttons:
             buttons += [PREVIOUS, BACK]
         return (
-            "Buy the product that fits the instruction: open it, choose the options asked for, "
-            "then buy.\n"
+            f"{task}\n"
             "Commands: search[words] on the search page; click[x] with x a product code, an "
             f"option value or a button: {', '.join(buttons)}."
         )

