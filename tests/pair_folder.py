@@ -15,7 +15,7 @@ from lit_qagent.core.pairs import CARD_FILE, PAIR_FILE, PAIR_SCHEMA_VERSION, Pre
 COLOURS = ("red", "blue", "green", "grey")
 
 
-def make_pair(task: int, depth: int, **changes: Any) -> PreferencePair:
+def make_pair(task: int, depth: int, **changes: object) -> PreferencePair:
     """Return a pair: opening the box that was asked for is better."""
     wanted = COLOURS[task % len(COLOURS)]
     other = COLOURS[(task + depth + 1) % len(COLOURS)]
@@ -49,7 +49,7 @@ def make_pairs(num_tasks: int, *, pairs_per_task: int = 2) -> list[PreferencePai
     return [make_pair(task, depth) for task in range(num_tasks) for depth in range(pairs_per_task)]
 
 
-def write_pairs(folder: Path, pairs: Sequence[PreferencePair], **card: Any) -> Path:
+def write_pairs(folder: Path, pairs: Sequence[PreferencePair], **card: object) -> Path:
     """Write a folder of pairs with its card; ``card`` overrides the card's values."""
     file = folder / PAIR_FILE
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -60,7 +60,7 @@ def write_pairs(folder: Path, pairs: Sequence[PreferencePair], **card: Any) -> P
     return folder
 
 
-def write_card(folder: Path, **changes: Any) -> None:
+def write_card(folder: Path, **changes: object) -> None:
     """Write the card of a folder whose parquet file is there."""
     values: Mapping[str, Any] = {
         "schema_version": PAIR_SCHEMA_VERSION,

@@ -18,7 +18,7 @@ from lit_qagent.policies.pretrained import resolve_model
 
 if TYPE_CHECKING:
     from peft import PeftModel
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel
 
 _log = logging.getLogger(__name__)
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -162,26 +162,6 @@ def load_backbone(spec: BackboneSpec, adapter: Path, *, trainable: bool) -> Back
             f"the adapter in {str(adapter)!r} cannot be put on {spec.name!r} ({error}); give the "
             "base model it was trained on, or export the checkpoint again"
         ) from error
-
-
-def load_tokenizer(spec: BackboneSpec) -> "PreTrainedTokenizerBase":
-    """Load the tokenizer of an LLM.
-
-    Raises:
-        ModelError: The model has no tokenizer or it cannot be read.
-    """
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            resolve_model(spec.name), revision=spec.revision
-        )
-    except (OSError, ValueError) as error:
-        raise ModelError(
-            f"the tokenizer of {spec.name!r} cannot be read ({error}); "
-            "give a model folder with its tokenizer files"
-        ) from error
-    return tokenizer
 
 
 def decode(model: "PreTrainedModel", **inputs: Tensor) -> Tensor:

@@ -71,11 +71,12 @@ class ChatRenderer:
         return text
 
 
-def load_renderer(model: str) -> ChatRenderer:
+def load_renderer(model: str, revision: str | None = None) -> ChatRenderer:
     """Return the renderer of a model's own tokenizer.
 
     Args:
         model: Folder or hub id.
+        revision: Commit or tag on the hub; None is the newest.
 
     Raises:
         ModelError: The tokenizer cannot be read or has no chat template.
@@ -83,7 +84,7 @@ def load_renderer(model: str) -> ChatRenderer:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(model)
+        tokenizer = AutoTokenizer.from_pretrained(model, revision=revision)
     except (OSError, ValueError) as error:
         raise ModelError(
             f"the tokenizer of model {model!r} cannot be read ({error}); give a model with its "

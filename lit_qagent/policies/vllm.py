@@ -98,11 +98,18 @@ class VLLMPolicy(Policy):
         check_request(n, constraint)
         running = await self._running.get()
         prompt_ids = running.renderer.prompt_ids(messages)
-        room = action_room(sampling, constraint)
+        choice_ids = encode_choices(running.renderer, constraint)
+        room = max(map(len, choice_ids)) if choice_ids else sampling.max_tokens
         check_room(len(prompt_ids), room, self.max_model_len)
         drawn = 1 if sampling.temperature == 0 else n
         params = sampling_params(
-            drawn, sampling, room, constraint=constraint, seed=seed, log_probs=self.log_probs
+            drawn,
+            sampling,
+            room,
+            constraint=constraint,
+            choice_ids=choice_ids,
+            seed=seed,
+            log_probs=self.log_probs,
         )
         output = await running.engine.generate(prompt_ids, params)
         proposals = read_output(output, len(prompt_ids))
@@ -159,14 +166,15 @@ class VLLMPolicy(Policy):
         return _Running(engine=engine, renderer=renderer)
 
 
-def action_room(sampling: Sampling, constraint: Constraint | None) -> int:
-    """Return the most tokens that an action can take.
-
-    A token covers at least one byte of a choice, and one more token ends it.
-    """
-    if constraint is not None and constraint.choices:
-        return 1 + max(len(choice.encode()) for choice in constraint.choices)
-    return sampling.max_tokens
+def encode_choices(renderer: ChatRenderer, constraint: Constraint | None) -> list[list[int]]:
+    """Return the token ids of each listed choice with the token that ends it; none if free."""
+    if constraint is None or not constraint.choices:
+        return []
+    tokenizer = renderer.tokenizer
+    return [
+        [*tokenizer(choice, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+        for choice in constraint.choices
+    ]
 
 
 def sampling_params(
@@ -175,10 +183,11 @@ def sampling_params(
     max_tokens: int,
     *,
     constraint: Constraint | None,
+    choice_ids: Sequence[Sequence[int]] = (),
     seed: int | None,
     log_probs: bool,
 ) -> "SamplingParams":
-    """Return vLLM's form of a request.
+    """Return vLLM's form of a request; choices are a matter of `vllm_choices`.
 
     Raises:
         ConfigError: vLLM refuses a value.
@@ -187,23 +196,20 @@ def sampling_params(
     from vllm.exceptions import VLLMClientError
     from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
-    structure = None
-    stop = list(sampling.stop)
-    if constraint is not None and constraint.choices:
-        structure = StructuredOutputsParams(choice=list(constraint.choices))
-        stop = []
-    elif constraint is not None:
-        structure = StructuredOutputsParams(regex=constraint.regex)
+    from lit_qagent.policies.vllm_choices import CHOICE_IDS
+
+    regex = constraint.regex if constraint is not None else None
     try:
         return SamplingParams(
             n=n,
             temperature=sampling.temperature,
             top_p=sampling.top_p,
             max_tokens=max_tokens,
-            stop=stop,
+            stop=[] if choice_ids else list(sampling.stop),
             seed=seed,
             logprobs=0 if log_probs else None,
-            structured_outputs=structure,
+            structured_outputs=StructuredOutputsParams(regex=regex) if regex else None,
+            extra_args={CHOICE_IDS: choice_ids} if choice_ids else None,
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
     except VLLMClientError as error:

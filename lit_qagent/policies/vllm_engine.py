@@ -125,8 +125,9 @@ def engine_args(spec: EngineSpec, *, one_process: bool) -> dict[str, Any]:
         "enable_prefix_caching": True,
         "disable_log_stats": True,
         "use_tqdm_on_load": False,
-        # The cheapest backend for choice lists that are new in every request.
+        # The cheapest backend for expressions that are new in every request.
         "structured_outputs_config": {"backend": "guidance"},
+        "logits_processors": ["lit_qagent.policies.vllm_choices:ChoiceProcessor"],
     }
     if one_process:
         args |= {

@@ -18,13 +18,14 @@ from lit_qagent.core.errors import CheckpointError, ConfigError
 from lit_qagent.data.batch import PairBatch, TokenBatch
 from lit_qagent.data.datamodule import PreferenceDataModule
 from lit_qagent.data.rendering import SequenceRenderer
-from lit_qagent.models.backbone import build_backbone, load_tokenizer
+from lit_qagent.models.backbone import build_backbone
 from lit_qagent.models.export import load_q_model, read_checkpoint
 from lit_qagent.models.q_heads import ImplicitQHead, QHead
 from lit_qagent.models.q_model import QModel
 from lit_qagent.models.scorer import QScorer
 from lit_qagent.models.specs import BackboneSpec, LoraSpec
-from lit_qagent.policies.chat import ChatRenderer
+from lit_qagent.policies.chat import load_renderer
+from lit_qagent.policies.pretrained import resolve_model
 from lit_qagent.training.lineage import merge_lineage
 from lit_qagent.training.losses import PairLosses, sigmoid_loss
 from lit_qagent.training.metrics import PreferenceMetrics, preference_accuracy
@@ -264,7 +265,8 @@ class StepDPO(pl.LightningModule):
         return {name: p for name, p in self.named_parameters() if p.requires_grad}
 
     def _new_renderer(self) -> SequenceRenderer:
-        return SequenceRenderer(ChatRenderer(load_tokenizer(self._backbone)), self.max_length)
+        chat = load_renderer(resolve_model(self._backbone.name), self._backbone.revision)
+        return SequenceRenderer(chat, self.max_length)
 
     def _report_other_settings(self, head: QHead) -> None:
         """Say which of the given settings the checkpoint overrules."""

@@ -1,11 +1,11 @@
 import re
 
 import pytest
-from lit_qagent.environments.toy import ToyWorld
 
 from lit_qagent.agents.prompts import PromptSpec, action_constraint, extend_history, start_history
 from lit_qagent.core.errors import ConfigError
 from lit_qagent.core.records import Observation
+from lit_qagent.environments.toy import ToyWorld
 
 
 def test_the_chat_starts_with_rules_examples_and_task_and_grows_by_two_messages_a_step() -> None:

@@ -41,9 +41,7 @@ def hand_made() -> list[PlayedEpisode]:
         failed,
         *with_rewards("random_of_n", {"a": [1.0, 1.0], "b": [1.0, 1.0]}, metrics={"em": 1.0}),
         *with_rewards("q_guided", {"a": [1.0, 1.0], "b": [0.5]}, first_observation=EVIL),
-        make_episode(
-            "q_guided", "b", 1, reward=1.0, success=True, steps=one_step
-        ),
+        make_episode("q_guided", "b", 1, reward=1.0, success=True, steps=one_step),
     ]
 
 

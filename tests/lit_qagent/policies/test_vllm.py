@@ -15,7 +15,8 @@ from lit_qagent.core.errors import (
 )
 from lit_qagent.core.records import Constraint, Message, Proposal, Sampling
 from lit_qagent.policies import vllm as vllm_policy
-from lit_qagent.policies.vllm import VLLMPolicy, action_room
+from lit_qagent.policies.chat import load_renderer
+from lit_qagent.policies.vllm import VLLMPolicy, encode_choices
 from lit_qagent.policies.vllm_engine import EngineSpec, engine_args, prepare_environment
 from tests.tiny_model import save_tiny_model
 
@@ -83,11 +84,13 @@ def test_values_out_of_range_are_refused() -> None:
         propose(VLLMPolicy("any"), "Hello", 0, Sampling())
 
 
-def test_room_for_a_choice_is_its_bytes_and_the_end() -> None:
-    # Five letters, one of them of two bytes, and the end of the turn.
-    assert action_room(Sampling(max_tokens=2), Constraint(choices=("a", "hellö"))) == 7
-    assert action_room(Sampling(max_tokens=2), Constraint(regex="a+")) == 2
-    assert action_room(Sampling(max_tokens=9), None) == 9
+def test_choices_are_encoded_with_the_token_that_ends_them(tmp_path: Path) -> None:
+    renderer = load_renderer(str(save_tiny_model(tmp_path / "tiny")))
+    [ids] = encode_choices(renderer, Constraint(choices=("click[red]",)))
+    assert ids[-1] == renderer.tokenizer.eos_token_id
+    assert renderer.tokenizer.decode(ids[:-1]) == "click[red]"
+    assert encode_choices(renderer, Constraint(regex="a+")) == []
+    assert encode_choices(renderer, None) == []
 
 
 def test_prompts_are_never_split_on_a_cpu_and_extras_win() -> None:

@@ -8,15 +8,26 @@ import pytest
 
 from lit_qagent.core.errors import PolicyFailure
 from lit_qagent.core.records import Constraint, Sampling
-from lit_qagent.policies.vllm import read_output, sampling_params
+from lit_qagent.policies.chat import ChatRenderer, load_renderer
+from lit_qagent.policies.vllm import encode_choices, read_output, sampling_params
 from lit_qagent.policies.vllm_engine import Engine, EngineSpec, start_engine
 from tests.tiny_model import save_tiny_model
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 
-async def _texts(engine: Engine, constraint: Constraint, n: int) -> list[str]:
-    params = sampling_params(n, Sampling(), 16, constraint=constraint, seed=1, log_probs=False)
+async def _texts(
+    engine: Engine, constraint: Constraint, n: int, choice_ids: list[list[int]]
+) -> list[str]:
+    params = sampling_params(
+        n,
+        Sampling(),
+        16,
+        constraint=constraint,
+        choice_ids=choice_ids,
+        seed=1,
+        log_probs=False,
+    )
     output = await engine.generate(list(b"What now?"), params)
     return [proposal.text for proposal in read_output(output, 9)]
 
@@ -36,14 +47,15 @@ async def _interrupted(engine: Engine) -> None:
         await engine.generate([5] * 9, params)
 
 
-def _play(engine: Engine) -> None:
+def _play(engine: Engine, renderer: ChatRenderer) -> None:
     choices = Constraint(choices=("go", "look"))
     for _ in range(2):
-        texts = asyncio.run(_texts(engine, choices, 6))
+        ids = encode_choices(renderer, choices)
+        texts = asyncio.run(_texts(engine, choices, 6, ids))
         assert len(texts) == 6
         assert set(texts) <= {"go", "look"}
     with pytest.raises(PolicyFailure, match="vLLM refused the request"):
-        asyncio.run(_texts(engine, Constraint(regex="(("), 1))
+        asyncio.run(_texts(engine, Constraint(regex="(("), 1, []))
     asyncio.run(_interrupted(engine))
 
 
@@ -59,7 +71,7 @@ def test_it_answers_in_several_loops_and_ends_cleanly(tmp_path: Path) -> None:
     )
     engine = start_engine(spec, one_process=False)
     try:
-        _play(engine)
+        _play(engine, load_renderer(spec.model))
     finally:
         engine.close()
     del engine

@@ -1,4 +1,5 @@
 import random
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -122,8 +123,24 @@ def test_examples_are_solved_and_come_from_another_catalogue() -> None:
 
 
 def test_instructions_name_the_buttons_there_are() -> None:
-    assert make_world().instructions().endswith("a button: Buy Now, Next >.")
+    pages = PageSpec(subpages=False, back_buttons=False)
+    assert make_world(pages=pages).instructions().endswith("a button: Buy Now, Next >.")
     assert "Features, Reviews, Next >, < Prev, Back to Search." in WebShop().instructions()
+
+
+def test_instructions_name_no_button_to_models_that_pick_from_a_list() -> None:
+    assert "Buy Now" not in make_world().instructions()
+
+
+def test_final_options_are_not_offered_again() -> None:
+    world = make_world(pages=replace(EASY["pages"], final_options=True))
+    product_code = world.step(world.observation.admissible[0]).observation.admissible[0]  # type: ignore[index]
+    page = world.step(product_code).observation
+    assert page.admissible is not None
+    first, second = page.admissible[:2]  # the two values of the first kind
+    after = world.step(first).observation
+    assert after.admissible == page.admissible[2:]
+    assert not world.step(second).valid
 
 
 def test_the_hash_follows_everything_that_is_seen() -> None:

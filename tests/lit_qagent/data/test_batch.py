@@ -1,0 +1,105 @@
+"""The tensors of a batch, written out by hand."""
+
+import torch
+
+from lit_qagent.data.batch import PairTokens, collate_pairs
+from lit_qagent.data.rendering import TokenSequence
+
+PAIRS = [
+    PairTokens(
+        chosen=TokenSequence([10, 11], [20, 2]),
+        rejected=TokenSequence([10, 11], [21, 22, 2]),
+        q_chosen=1.0,
+        q_rejected=-0.5,
+        depth=0,
+    ),
+    PairTokens(
+        chosen=TokenSequence([10], [30]),
+        rejected=TokenSequence([10], [31]),
+        q_chosen=0.25,
+        q_rejected=0.0,
+        depth=3,
+    ),
+]
+
+
+def test_without_sharing_each_sequence_has_a_row_padded_on_the_left() -> None:
+    batch = collate_pairs(PAIRS, "none")
+    tokens = batch.tokens
+
+    assert tokens.token_ids.tolist() == [
+        [0, 10, 11, 20, 2],  # chosen of pair 0
+        [10, 11, 21, 22, 2],  # rejected of pair 0
+        [0, 0, 0, 10, 30],  # chosen of pair 1
+        [0, 0, 0, 10, 31],  # rejected of pair 1
+    ]
+    assert tokens.position_ids.tolist() == [
+        [0, 0, 1, 2, 3],
+        [0, 1, 2, 3, 4],
+        [0, 0, 0, 0, 1],
+        [0, 0, 0, 0, 1],
+    ]
+    assert tokens.is_token.int().tolist() == [
+        [0, 1, 1, 1, 1],
+        [1, 1, 1, 1, 1],
+        [0, 0, 0, 1, 1],
+        [0, 0, 0, 1, 1],
+    ]
+    # Rows of 5: the token before 20 is at 2, before 2 at 3; row 1 starts at 5, and so on.
+    assert tokens.predictors.tolist() == [2, 3, 6, 7, 8, 13, 18]
+    assert tokens.targets.tolist() == [20, 2, 21, 22, 2, 30, 31]
+    assert tokens.sequence_of.tolist() == [0, 0, 1, 1, 1, 2, 3]
+    assert tokens.num_action_tokens.tolist() == [2, 3, 1, 1]
+    assert not tokens.is_branched
+
+
+def test_a_pair_in_one_row_has_its_prompt_once() -> None:
+    tokens = collate_pairs(PAIRS, "pair").tokens
+
+    assert tokens.token_ids.tolist() == [
+        [10, 11, 20, 2, 21, 22, 2],
+        [0, 0, 0, 0, 10, 30, 31],
+    ]
+    assert tokens.position_ids.tolist() == [
+        [0, 1, 2, 3, 2, 3, 4],
+        [0, 0, 0, 0, 0, 1, 1],
+    ]
+    assert tokens.visible_until.tolist() == [
+        [7, 7, 4, 4, 7, 7, 7],
+        [1, 2, 3, 4, 7, 6, 7],  # padding is visible to itself only
+    ]
+    # The prompt's last token (1 in row 0, 7 + 4 in row 1) predicts both first tokens.
+    assert tokens.predictors.tolist() == [1, 2, 1, 4, 5, 11, 11]
+    assert tokens.targets.tolist() == [20, 2, 21, 22, 2, 30, 31]
+    assert tokens.sequence_of.tolist() == [0, 0, 1, 1, 1, 2, 3]
+    assert tokens.is_branched
+
+
+def test_a_batch_in_one_row_has_every_prefix_once() -> None:
+    tokens = collate_pairs(PAIRS, "batch").tokens
+
+    assert tokens.token_ids.tolist() == [[10, 11, 20, 2, 21, 22, 2, 30, 31]]
+    assert tokens.visible_until.tolist() == [[9, 7, 4, 4, 7, 7, 7, 8, 9]]
+    assert tokens.predictors.tolist() == [1, 2, 1, 4, 5, 0, 0]
+
+
+def test_labels_stay_with_their_pairs() -> None:
+    batch = collate_pairs(PAIRS, "pair")
+
+    assert batch.num_pairs == 2
+    assert batch.tokens.num_sequences == 4
+    assert batch.q_chosen.tolist() == [1.0, 0.25]
+    assert batch.q_rejected.tolist() == [-0.5, 0.0]
+    assert batch.depth.tolist() == [0, 3]
+
+
+def test_to_moves_every_tensor_and_keeps_the_rest() -> None:
+    moved = collate_pairs(PAIRS, "pair").to("meta")
+
+    tensors = [
+        *(value for value in vars(moved).values() if isinstance(value, torch.Tensor)),
+        *(value for value in vars(moved.tokens).values() if isinstance(value, torch.Tensor)),
+    ]
+    assert len(tensors) == 3 + 8
+    assert {tensor.device.type for tensor in tensors} == {"meta"}
+    assert moved.tokens.is_branched

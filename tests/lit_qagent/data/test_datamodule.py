@@ -1,0 +1,142 @@
+"""Splits by task, rendering once, and what is refused."""
+
+import logging
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import lightning.pytorch as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lit_qagent.core.errors import ConfigError, DataError
+from lit_qagent.data.datamodule import PreferenceDataModule, split_tasks
+from lit_qagent.data.rendering import SequenceRenderer
+from lit_qagent.policies.chat import ChatRenderer, load_renderer
+from tests.pair_folder import make_pair, make_pairs, write_pairs
+from tests.tiny_model import save_tiny_model
+
+
+@pytest.fixture(scope="module")
+def chat(tmp_path_factory: pytest.TempPathFactory) -> ChatRenderer:
+    return load_renderer(str(save_tiny_model(tmp_path_factory.mktemp("model"))))
+
+
+def set_up(data: PreferenceDataModule, renderer: SequenceRenderer) -> PreferenceDataModule:
+    """Call setup as a trainer with a module of this renderer would."""
+    trainer = SimpleNamespace(lightning_module=SimpleNamespace(renderer=renderer))
+    data.trainer = cast(pl.Trainer, trainer)
+    data.setup("fit")
+    return data
+
+
+@given(
+    st.sets(st.text(max_size=5), min_size=4, max_size=30),
+    st.integers(0, 3),
+    st.sampled_from([0.0, 0.01, 0.25]),
+)
+def test_fractions_are_shares_of_the_tasks(task_ids: set[str], seed: int, fraction: float) -> None:
+    split_of = split_tasks(task_ids, seed=seed, valid=fraction, test=0.25)
+    counts = {name: list(split_of.values()).count(name) for name in ("train", "valid", "test")}
+
+    assert split_of.keys() == task_ids
+    assert counts["valid"] == (max(1, round(fraction * len(task_ids))) if fraction else 0)
+    assert counts["test"] == max(1, round(0.25 * len(task_ids)))
+    assert split_of == split_tasks(set(sorted(task_ids)), seed=seed, valid=fraction, test=0.25)
+
+
+def test_the_seed_decides_which_tasks_are_held_out() -> None:
+    task_ids = {f"task-{number}" for number in range(20)}
+
+    assert len({str(split_tasks(task_ids, seed=s, valid=0.2, test=0.2)) for s in range(5)}) == 5
+
+
+def test_no_task_is_in_two_splits(tmp_path: Path, chat: ChatRenderer) -> None:
+    # A pair's Q_hat is made its task's number, to find the task in the batches.
+    pairs = [make_pair(t, depth, q_chosen=t) for t in range(10) for depth in range(3)]
+    folder = write_pairs(tmp_path, pairs)
+    data = PreferenceDataModule(folder, batch_size=4, valid_fraction=0.2, test_fraction=0.3)
+    set_up(data, SequenceRenderer(chat, 2048))
+
+    loaders = [data.train_dataloader(), data.val_dataloader(), data.test_dataloader()]
+    tasks = [[task for batch in loader for task in batch.q_chosen.tolist()] for loader in loaders]
+
+    assert data.num_pairs == {"train": 15, "valid": 6, "test": 9}
+    assert [len(split) for split in tasks] == [15, 6, 9]
+    assert [len(set(split)) for split in tasks] == [5, 2, 3]
+    assert len(set().union(*tasks)) == 10
+
+
+def test_a_pair_longer_than_the_context_is_dropped_counted_and_said(
+    tmp_path: Path, chat: ChatRenderer, caplog: pytest.LogCaptureFixture
+) -> None:
+    long_action = [{"role": "assistant", "content": "open[" + "x" * 300 + "]"}]
+    pairs = [*make_pairs(8), make_pair(0, 0, rejected=long_action)]
+    renderer = SequenceRenderer(chat, 256)
+
+    with caplog.at_level(logging.WARNING):
+        data = set_up(PreferenceDataModule(write_pairs(tmp_path, pairs)), renderer)
+
+    assert sum(data.num_pairs.values()) == 16
+    assert renderer.counts.too_long == 1
+    assert "1 pairs were dropped as head and action alone are longer" in caplog.text
+
+
+def test_setup_renders_once(tmp_path: Path, chat: ChatRenderer) -> None:
+    renderer = SequenceRenderer(chat, 2048)
+    data = set_up(PreferenceDataModule(write_pairs(tmp_path, make_pairs(6))), renderer)
+
+    data.setup("validate")
+
+    assert renderer.counts.rendered == 12
+
+
+def test_lineage_names_every_task_searched_also_those_without_pairs(
+    tmp_path: Path, chat: ChatRenderer
+) -> None:
+    folder = write_pairs(tmp_path, make_pairs(6), task_ids=["b", "a", "c"])
+    data = set_up(PreferenceDataModule(folder, seed=9), SequenceRenderer(chat, 2048))
+
+    assert data.lineage["task_ids"] == ["a", "b", "c"]
+    assert data.lineage["environment"] == {"name": "boxes", "max_steps": 5, "data_hash": "0"}
+    assert data.lineage["policy"] == {"name": "scripted"}
+    assert (data.lineage["seed"], data.lineage["split_seed"]) == (3, 9)
+    assert len(data.lineage["pairs_hash"]) == 64
+
+
+def test_a_split_without_pairs_is_refused(tmp_path: Path, chat: ChatRenderer) -> None:
+    folder = write_pairs(tmp_path, make_pairs(2))
+
+    with pytest.raises(DataError, match=r"no pairs are left for train .* collect more tasks"):
+        set_up(PreferenceDataModule(folder), SequenceRenderer(chat, 2048))
+
+
+def test_no_validation_tasks_means_no_validation_batches(
+    tmp_path: Path, chat: ChatRenderer
+) -> None:
+    folder = write_pairs(tmp_path, make_pairs(4))
+    data = PreferenceDataModule(folder, valid_fraction=0, test_fraction=0)
+    set_up(data, SequenceRenderer(chat, 2048))
+
+    assert data.val_dataloader() == []
+    with pytest.raises(ConfigError, match="test_fraction is 0, so there is nothing to test on"):
+        data.test_dataloader()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batch_size": 0}, "batch_size must be >= 1, got 0"),
+        ({"valid_fraction": 0.5, "test_fraction": 0.5}, "below 1 together, got 0.5 and 0.5"),
+        ({"valid_fraction": -0.1}, "must be >= 0 .* got -0.1"),
+    ],
+)
+def test_values_out_of_range_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        PreferenceDataModule(Path("pairs"), **changes)
+
+
+def test_asking_before_setup_is_refused() -> None:
+    with pytest.raises(ConfigError, match="call setup first"):
+        _ = PreferenceDataModule(Path("pairs")).lineage

@@ -1,0 +1,199 @@
+"""One copy of the weights: adapter on is the policy, adapter off exactly the untouched model."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM
+
+from lit_qagent.core.errors import ConfigError, ModelError
+from lit_qagent.data.batch import TokenBatch, collate_sequences
+from lit_qagent.data.rendering import TokenSequence
+from lit_qagent.models.backbone import build_backbone
+from lit_qagent.models.q_model import QModel
+from lit_qagent.models.specs import BackboneSpec, LoraSpec
+from tests.reference import reference_action_log_prob
+from tests.tiny_model import save_tiny_model
+from tests.tiny_q_model import tiny_q_model, tiny_spec
+
+PROMPT = list(range(40, 70))
+ACTIONS = ([71, 72, 2], [71, 90, 91, 92, 2])
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_model(tmp_path_factory.mktemp("model"))
+
+
+def one_row() -> TokenBatch:
+    return collate_sequences([[TokenSequence(PROMPT, action) for action in ACTIONS]])
+
+
+def base_log_probs(model: Path) -> Tensor:
+    """Log-probabilities under the model as it lies on disk."""
+    base = AutoModelForCausalLM.from_pretrained(model)
+    with torch.no_grad():
+        return torch.stack([reference_action_log_prob(base, PROMPT, a) for a in ACTIONS])
+
+
+def test_the_reference_is_the_untouched_base_whatever_the_adapter(model: Path) -> None:
+    q_model = tiny_q_model(tiny_spec(model))
+
+    with torch.no_grad():
+        evidence = q_model.evidence(one_row())
+
+    assert evidence.reference_log_probs is not None
+    torch.testing.assert_close(
+        evidence.reference_log_probs, base_log_probs(model), atol=1e-4, rtol=0
+    )
+    assert (evidence.log_probs - evidence.reference_log_probs).abs().min() > 0.01
+
+
+def test_a_fresh_adapter_changes_nothing(model: Path) -> None:
+    backbone = build_backbone(tiny_spec(model), LoraSpec(rank=2))
+
+    assert backbone.is_untrained
+    assert not tiny_q_model(tiny_spec(model)).backbone.is_untrained
+
+
+def test_only_the_adapter_is_trainable_also_after_the_reference(model: Path) -> None:
+    backbone = tiny_q_model(tiny_spec(model)).backbone
+
+    with backbone.reference():
+        pass
+
+    trainable = {name for name, p in backbone.named_parameters() if p.requires_grad}
+    assert len(trainable) == 2 * 7 * 2  # A and B, seven linear layers, two blocks
+    assert all("lora_" in name for name in trainable)
+
+
+def test_a_frozen_adapter_stays_frozen_after_the_reference(model: Path) -> None:
+    backbone = tiny_q_model(tiny_spec(model)).backbone.requires_grad_(False)
+
+    with pytest.raises(RuntimeError, match="inside"), backbone.reference():
+        raise RuntimeError("inside")
+
+    assert not any(p.requires_grad for p in backbone.parameters())
+
+
+def test_eager_attention_gives_the_same_numbers(model: Path) -> None:
+    sdpa, eager = (tiny_q_model(tiny_spec(model, attention=a)) for a in ("sdpa", "eager"))
+
+    with torch.no_grad():
+        torch.testing.assert_close(sdpa(one_row()), eager(one_row()), atol=1e-5, rtol=0)
+
+
+def test_gradient_checkpointing_recomputes_layers_and_changes_no_gradient(model: Path) -> None:
+    plain = tiny_q_model(tiny_spec(model)).train()
+    checkpointed = tiny_q_model(tiny_spec(model, gradient_checkpointing=True)).train()
+    calls = []
+    layer = checkpointed.backbone.language_model.get_submodule("model.layers.0.mlp")
+    layer.register_forward_hook(lambda *_: calls.append(1))
+
+    for q_model in (plain, checkpointed):
+        q_model(one_row()).sum().backward()
+
+    assert len(calls) == 3  # reference, policy, and again in the backward pass
+    for expected, found in zip(plain.parameters(), checkpointed.parameters(), strict=True):
+        if expected.grad is not None:
+            torch.testing.assert_close(found.grad, expected.grad)
+
+
+def test_dropout_of_the_base_model_is_off(tmp_path: Path) -> None:
+    folder = save_tiny_model(tmp_path)
+    change_config(folder, attention_dropout=0.5)
+    q_model = tiny_q_model(tiny_spec(folder)).train()
+
+    with torch.no_grad():
+        assert torch.equal(q_model(one_row()), q_model(one_row()))
+
+
+def test_a_model_with_windows_does_not_share_prefixes(model: Path) -> None:
+    backbone = tiny_q_model(tiny_spec(model)).backbone
+    assert backbone.shares_prefixes
+
+    backbone.language_model.config.layer_types = ["full_attention", "sliding_attention"]
+
+    assert not backbone.shares_prefixes
+    with pytest.raises(ConfigError, match=r"cannot share prefixes .* set data.sharing to none"):
+        QModel(backbone, tiny_q_model(tiny_spec(model)).head)(one_row())
+
+
+def test_the_context_is_the_models(model: Path) -> None:
+    assert tiny_q_model(tiny_spec(model)).backbone.context == 2048
+
+
+def test_an_adapter_for_layers_that_are_not_there_is_refused(model: Path) -> None:
+    with pytest.raises(ModelError, match=r"target_modules \['c_attn'\] do not fit .* all-linear"):
+        build_backbone(tiny_spec(model), LoraSpec(target_modules=["c_attn"]))
+
+
+def test_a_model_that_changes_its_logits_afterwards_is_refused(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import LlamaForCausalLM
+
+    plain = LlamaForCausalLM.forward
+
+    def scaled(self: LlamaForCausalLM, **inputs: Tensor) -> object:
+        output = plain(self, **inputs)
+        output.logits = output.logits * 0.5
+        return output
+
+    monkeypatch.setattr(LlamaForCausalLM, "forward", scaled)
+    with pytest.raises(ModelError, match="changes its logits after the output layer"):
+        build_backbone(tiny_spec(model), LoraSpec())
+
+
+def test_a_model_that_is_no_language_model_is_refused(tmp_path: Path) -> None:
+    folder = save_tiny_model(tmp_path)
+    change_config(folder, model_type="vit")
+
+    with pytest.raises(ModelError, match="cannot be loaded as BackboneSpec"):
+        build_backbone(tiny_spec(folder), LoraSpec())
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ({"rank": 0}, "rank must be >= 1, got 0"),
+        ({"alpha": 0}, "alpha must be above 0, got 0"),
+        ({"target_modules": ["q_proj", "lm_head"]}, "must not contain lm_head"),
+    ],
+)
+def test_adapters_out_of_range_are_refused(spec: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        LoraSpec(**spec)  # type: ignore[arg-type]
+
+
+def test_public_names_hold_no_folder_of_this_machine(tmp_path: Path) -> None:
+    (tmp_path / "my-model").mkdir()
+
+    assert BackboneSpec(name=str(tmp_path / "my-model")).public_name == "my-model"
+    assert BackboneSpec(name="Qwen/Qwen3-8B").public_name == "Qwen/Qwen3-8B"
+    assert BackboneSpec().public_name == "HuggingFaceTB/SmolLM2-135M-Instruct"
+
+
+@pytest.mark.integration
+@pytest.mark.filterwarnings("default")  # bitsandbytes and triton warn where there is no GPU
+def test_a_4_bit_model_trains_its_adapter(model: Path) -> None:
+    spec = tiny_spec(model, quantization="nf4")
+    q_model = tiny_q_model(spec).train()
+    kinds = {type(p).__name__ for p in q_model.parameters()}
+    optimizer = torch.optim.SGD([p for p in q_model.parameters() if p.requires_grad], lr=0.1)
+
+    before = q_model(one_row())
+    (-before[0]).backward()
+    optimizer.step()
+    after = q_model(one_row())
+
+    assert "Params4bit" in kinds
+    assert after[0] > before[0]
+
+
+def change_config(folder: Path, **changes: object) -> None:
+    path = folder / "config.json"
+    values = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**values, **changes}), encoding="utf-8")
