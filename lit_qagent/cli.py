@@ -29,6 +29,11 @@ warnings.filterwarnings("ignore", message="LightningCLI's args parameter is inte
 class QAgentParser(Suggestions, LightningArgumentParser):
     """Lightning's parser with short messages that name the nearest right option."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 (handed on as they are)
+        # For the parsers of subcommands and classes too, which are made without our settings.
+        kwargs["allow_abbrev"] = False
+        super().__init__(*args, **kwargs)
+
 
 class QAgentCLI(LightningCLI):
     """LightningCLI for `StepDPO` with any data module."""
@@ -67,7 +72,7 @@ def build(args: ArgsType = None, *, run: bool = True) -> QAgentCLI:
         args=args,
         run=run,
         parser_class=QAgentParser,
-        parser_kwargs={"allow_abbrev": False, "prog": "python -m lit_qagent"},
+        parser_kwargs={"prog": "python -m lit_qagent"},
         save_config_callback=SaveConfig,
         save_config_kwargs={"save_to_log_dir": False},
         seed_everything_default=42,

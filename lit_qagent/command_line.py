@@ -92,8 +92,11 @@ def run_main(main: Callable[[Sequence[str]], int | None], argv: Sequence[str], m
     before = signal.signal(signal.SIGTERM, _interrupt)
     try:
         return main(argv) or 0
-    except QAgentError as error:
-        sys.stderr.write(f"error: {error}\n")
+    except (QAgentError, ValueError) as error:
+        cause = _own_error(error)
+        if cause is None:
+            raise
+        sys.stderr.write(f"error: {cause}\n")
         return EXIT_ERROR
     except OSError as error:
         # A full disk or a path that cannot be read is for the user; any other is a defect.
@@ -107,6 +110,13 @@ def run_main(main: Callable[[Sequence[str]], int | None], argv: Sequence[str], m
         return EXIT_INTERRUPTED
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _own_error(error: BaseException | None) -> QAgentError | None:
+    """Return our error behind the ones that jsonargparse wraps around it, if there is one."""
+    while error is not None and not isinstance(error, QAgentError):
+        error = error.__cause__
+    return error
 
 
 def _interrupt(number: int, frame: object) -> NoReturn:

@@ -46,11 +46,9 @@ def reference_f1(answer: str, gold: str) -> float:
 
 
 def reference_action_log_prob(
-    model: "torch.nn.Module", prompt_ids: list[int], action_ids: list[int]
-) -> "torch.Tensor":
+    model: torch.nn.Module, prompt_ids: list[int], action_ids: list[int]
+) -> torch.Tensor:
     """Run one whole sequence, normalise every logit, add up the action's own."""
-    import torch
-
     logits = model(input_ids=torch.tensor([prompt_ids + action_ids])).logits.float()
     log_probs = torch.log_softmax(logits[0], dim=-1)
     first = len(prompt_ids)

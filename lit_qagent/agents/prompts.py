@@ -45,7 +45,7 @@ def start_history(environment: Environment, spec: PromptSpec) -> History:
     Raises:
         ConfigError: The world has fewer examples than asked for.
     """
-    examples = environment.examples()
+    examples = environment.examples() if spec.num_examples else ()
     if spec.num_examples > len(examples):
         raise ConfigError(
             f"prompt.num_examples is {spec.num_examples}, "

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _PROBE_IDS = (0, 1, 2, 3)
+_NOISE = ("dropout", "pdrop", "jitter_noise")  # how configurations name it
 
 
 class Backbone(nn.Module):
@@ -37,6 +38,7 @@ class Backbone(nn.Module):
         super().__init__()
         self.model = model
         self.spec = spec
+        self.train()
         self._adapter = [p for name, p in model.named_parameters() if "lora_" in name]
 
     @property
@@ -68,6 +70,14 @@ class Backbone(nn.Module):
         return not any(
             bool(p.any()) for name, p in self.model.named_parameters() if "lora_B" in name
         )
+
+    def train(self, mode: bool = True) -> Self:
+        """Stay in train mode, whatever is asked for.
+
+        Without dropout it computes the same as eval mode, but gradient checkpointing works in it
+        only, and in eval mode bitsandbytes repacks its weights for a CPU, with other numbers.
+        """
+        return super().train(True)
 
     def forward(self, token_ids: Tensor, position_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Return the last hidden states.
@@ -153,13 +163,15 @@ def load_backbone(spec: BackboneSpec, adapter: Path, *, trainable: bool) -> Back
         ModelError: The model cannot be found, read, or used.
     """
     from peft import PeftModel
+    from safetensors import SafetensorError
 
     model = _load_model(spec)
     try:
         return Backbone(PeftModel.from_pretrained(model, adapter, is_trainable=trainable), spec)
-    except (RuntimeError, ValueError, OSError, KeyError, TypeError) as error:
+    except (SafetensorError, RuntimeError, ValueError, OSError, KeyError, TypeError) as error:
+        reason = " ".join(str(error).split())[:200]  # torch names every tensor that does not fit
         raise CheckpointError(
-            f"the adapter in {str(adapter)!r} cannot be put on {spec.name!r} ({error}); give the "
+            f"the adapter in {str(adapter)!r} cannot be put on {spec.name!r} ({reason}); give the "
             "base model it was trained on, or export the checkpoint again"
         ) from error
 
@@ -183,7 +195,7 @@ def _load_model(spec: BackboneSpec) -> "PreTrainedModel":
     name = resolve_model(spec.name)
     try:
         config = AutoConfig.from_pretrained(name, revision=spec.revision)
-        _switch_dropout_off(config)
+        _switch_noise_off(config)
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
             name,
             config=config,
@@ -197,6 +209,7 @@ def _load_model(spec: BackboneSpec) -> "PreTrainedModel":
             f"model {spec.name!r} cannot be loaded as {spec} ({error}); "
             "give the folder or hub id of a causal language model, or change the setting named"
         ) from error
+    model.train()  # see Backbone.train
     _check_output_layer(model, spec.name)
     if spec.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
@@ -225,10 +238,10 @@ def _quantization(spec: BackboneSpec) -> Any:  # noqa: ANN401 (a lazily imported
     )
 
 
-def _switch_dropout_off(config: Any) -> None:  # noqa: ANN401 (any model's configuration)
+def _switch_noise_off(config: Any) -> None:  # noqa: ANN401 (any model's configuration)
     """Make training and scoring the same function; with dropout the reference would be random."""
     for name, value in vars(config).items():
-        if name.endswith(("dropout", "pdrop")) and isinstance(value, float) and value > 0:
+        if name.endswith(_NOISE) and isinstance(value, float) and value > 0:
             _log.info("%s of the base model is %s, set to 0", name, value)
             setattr(config, name, 0.0)
 

@@ -1,7 +1,11 @@
 """What a model was trained on, carried from checkpoint to checkpoint."""
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any
+
+import torch
+from torch import Tensor
 
 
 def merge_lineage(current: Mapping[str, Any], earlier: Mapping[str, Any]) -> dict[str, Any]:
@@ -25,3 +29,13 @@ def merge_lineage(current: Mapping[str, Any], earlier: Mapping[str, Any]) -> dic
     if different:
         merged["earlier_pairs"] = different
     return merged
+
+
+def hash_weights(weights: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 of named tensors, whatever device they are on."""
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        tensor = weights[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

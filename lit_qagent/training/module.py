@@ -1,5 +1,6 @@
 """StepDPO: connects Q-model, loss and metrics to the Lightning trainer."""
 
+import copy
 import logging
 import math
 from collections.abc import Mapping
@@ -26,7 +27,7 @@ from lit_qagent.models.scorer import QScorer
 from lit_qagent.models.specs import BackboneSpec, LoraSpec
 from lit_qagent.policies.chat import load_renderer
 from lit_qagent.policies.pretrained import resolve_model
-from lit_qagent.training.lineage import merge_lineage
+from lit_qagent.training.lineage import hash_weights, merge_lineage
 from lit_qagent.training.losses import PairLosses, sigmoid_loss
 from lit_qagent.training.metrics import PreferenceMetrics, preference_accuracy
 
@@ -76,7 +77,7 @@ class StepDPO(pl.LightningModule):
         self,
         backbone: BackboneSpec = BackboneSpec(),  # noqa: B008 (frozen)
         lora: LoraSpec = LoraSpec(),  # noqa: B008 (frozen)
-        q_head: QHead = ImplicitQHead(beta=0.1),  # noqa: B008 (has no state)
+        q_head: QHead = ImplicitQHead(beta=0.1),  # noqa: B008 (copied)
         optimizer: OptimizerCallable = torch.optim.AdamW,
         warmup_fraction: float = 0.1,
         max_length: int | None = None,
@@ -93,7 +94,7 @@ class StepDPO(pl.LightningModule):
         self.test_metrics = PreferenceMetrics()
         self._backbone = backbone
         self._lora = lora
-        self._head = q_head
+        self._head = copy.deepcopy(q_head)  # the default is one object for all modules
         self._optimizer = optimizer
         self._warmup_fraction = warmup_fraction
         self._checkpoint = checkpoint
@@ -116,8 +117,6 @@ class StepDPO(pl.LightningModule):
                 f"model.max_length is {self.max_length}, "
                 f"{self._backbone.name!r} knows {context} positions; lower it"
             )
-        # from_pretrained gives eval mode, in which gradient checkpointing is silently off.
-        self.q_model.train()
 
     def setup(self, stage: str) -> None:
         """Take over the lineage of the pairs that are trained on."""
@@ -177,7 +176,9 @@ class StepDPO(pl.LightningModule):
 
     def predict_step(self, batch: EpisodeShard, batch_idx: int) -> Any:  # noqa: ANN401
         """Play a shard of held-out tasks; returns what the shard returns."""
-        return batch.play(self.scorer(), self.lineage)
+        # Two models of the same pairs have equal lineage; their results must not mix either.
+        identity = {"weights_hash": hash_weights(self._trainable())}
+        return batch.play(self.scorer(), self.lineage | identity)
 
     def configure_optimizers(self) -> Any:  # noqa: ANN401 (Lightning's union of dictionaries)
         """Make the optimizer of the trainable weights, with linear warm-up."""

@@ -1,5 +1,6 @@
 import io
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -155,6 +156,28 @@ def test_ctrl_c_ends_predict_in_seconds_and_keeps_what_was_finished(tmp_path: Pa
     assert f"Stopped. {len(kept)} episodes are kept" in said
     assert 2 <= len(kept) < 24
     assert "Traceback" not in said
+
+
+@pytest.mark.integration
+@pytest.mark.slow
+def test_two_processes_deal_the_tasks_out_and_the_first_one_reports(tmp_path: Path) -> None:
+    script = tmp_path / "predict.py"  # a file, as the second process starts the same program
+    script.write_text(
+        "from pathlib import Path\n"
+        "from tests.lit_qagent.evaluation.test_callbacks import *\n"
+        f"root = Path({str(tmp_path)!r})\n"
+        "trainer = make_trainer(root, devices=2, strategy='ddp')\n"
+        "trainer.predict(ScoringModule([]), datamodule=make_data(root / 'out'))\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+    subprocess.run([sys.executable, script], env=environment, check=True, timeout=300)
+
+    folder = tmp_path / "out"
+    for name in ("trajectories.jsonl", "trajectories.rank1.jsonl"):
+        assert len((folder / name).read_bytes().splitlines()) == 12
+    report = json.loads((folder / "report.json").read_text())
+    assert report["episodes"] == {"planned": 24, "finished": 24, "failed": 0, "not_played": 0}
 
 
 def wait_for_lines(path: Path, number: int) -> None:

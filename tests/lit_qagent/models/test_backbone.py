@@ -12,7 +12,6 @@ from lit_qagent.core.errors import ConfigError, ModelError
 from lit_qagent.data.batch import TokenBatch, collate_sequences
 from lit_qagent.data.rendering import TokenSequence
 from lit_qagent.models.backbone import build_backbone
-from lit_qagent.models.q_model import QModel
 from lit_qagent.models.specs import BackboneSpec, LoraSpec
 from tests.reference import reference_action_log_prob
 from tests.tiny_model import save_tiny_model
@@ -86,11 +85,11 @@ def test_eager_attention_gives_the_same_numbers(model: Path) -> None:
 
 
 def test_gradient_checkpointing_recomputes_layers_and_changes_no_gradient(model: Path) -> None:
-    plain = tiny_q_model(tiny_spec(model)).train()
-    checkpointed = tiny_q_model(tiny_spec(model, gradient_checkpointing=True)).train()
-    calls = []
+    plain = tiny_q_model(tiny_spec(model))
+    checkpointed = tiny_q_model(tiny_spec(model, gradient_checkpointing=True)).eval()
+    calls: list[int] = []
     layer = checkpointed.backbone.language_model.get_submodule("model.layers.0.mlp")
-    layer.register_forward_hook(lambda *_: calls.append(1))
+    layer.register_forward_pre_hook(lambda *_: calls.append(1))
 
     for q_model in (plain, checkpointed):
         q_model(one_row()).sum().backward()
@@ -104,21 +103,22 @@ def test_gradient_checkpointing_recomputes_layers_and_changes_no_gradient(model:
 def test_dropout_of_the_base_model_is_off(tmp_path: Path) -> None:
     folder = save_tiny_model(tmp_path)
     change_config(folder, attention_dropout=0.5)
-    q_model = tiny_q_model(tiny_spec(folder)).train()
+    q_model = tiny_q_model(tiny_spec(folder))
 
     with torch.no_grad():
         assert torch.equal(q_model(one_row()), q_model(one_row()))
 
 
 def test_a_model_with_windows_does_not_share_prefixes(model: Path) -> None:
-    backbone = tiny_q_model(tiny_spec(model)).backbone
-    assert backbone.shares_prefixes
+    q_model, windowed = tiny_q_model(tiny_spec(model)), tiny_q_model(tiny_spec(model))
 
-    backbone.language_model.config.layer_types = ["full_attention", "sliding_attention"]
+    kinds = ["full_attention", "sliding_attention"]
+    windowed.backbone.language_model.config.layer_types = kinds
 
-    assert not backbone.shares_prefixes
+    assert q_model.backbone.shares_prefixes
+    assert not windowed.backbone.shares_prefixes
     with pytest.raises(ConfigError, match=r"cannot share prefixes .* set data.sharing to none"):
-        QModel(backbone, tiny_q_model(tiny_spec(model)).head)(one_row())
+        windowed(one_row())
 
 
 def test_the_context_is_the_models(model: Path) -> None:
@@ -180,16 +180,19 @@ def test_public_names_hold_no_folder_of_this_machine(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("default")  # bitsandbytes and triton warn where there is no GPU
 def test_a_4_bit_model_trains_its_adapter(model: Path) -> None:
     spec = tiny_spec(model, quantization="nf4")
-    q_model = tiny_q_model(spec).train()
+    q_model = tiny_q_model(spec)
     kinds = {type(p).__name__ for p in q_model.parameters()}
     optimizer = torch.optim.SGD([p for p in q_model.parameters() if p.requires_grad], lr=0.1)
 
-    before = q_model(one_row())
+    with torch.no_grad():
+        scored = q_model.eval()(one_row())
+    before = q_model.train()(one_row())
     (-before[0]).backward()
     optimizer.step()
     after = q_model(one_row())
 
     assert "Params4bit" in kinds
+    assert torch.equal(scored, before)
     assert after[0] > before[0]
 
 

@@ -1,0 +1,299 @@
+"""Training end to end on the tiny model: what it learns, saves, resumes and refuses."""
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from lit_qagent.agents.selection import Scorer
+from lit_qagent.core.errors import CheckpointError, ConfigError
+from lit_qagent.data.datamodule import PreferenceDataModule
+from lit_qagent.models.export import describe, save_checkpoint
+from lit_qagent.models.q_heads import ImplicitQHead
+from lit_qagent.models.specs import BackboneSpec, LoraSpec
+from lit_qagent.training.module import StepDPO
+from tests.pair_folder import make_pairs, write_pairs
+from tests.tiny_model import save_tiny_model
+from tests.tiny_q_model import shake_adapter, tiny_spec
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_model(tmp_path_factory.mktemp("models") / "tiny-model")
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_pairs(tmp_path_factory.mktemp("pairs"), make_pairs(11))
+
+
+def adamw(parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(parameters, lr=5e-3)
+
+
+def make_module(model: Path, **changes: object) -> StepDPO:
+    pl.seed_everything(7, verbose=False)
+    settings: dict[str, Any] = {"lora": LoraSpec(rank=2), "optimizer": adamw, **changes}
+    return StepDPO(tiny_spec(model), **settings)
+
+
+def make_data(pairs: Path) -> PreferenceDataModule:
+    return PreferenceDataModule(pairs, batch_size=4, valid_fraction=0.1, test_fraction=0.1)
+
+
+def make_trainer(*callbacks: pl.Callback, **changes: object) -> pl.Trainer:
+    settings: dict[str, Any] = {
+        "accelerator": "cpu",
+        "max_epochs": 2,
+        "logger": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "enable_checkpointing": bool(callbacks),
+        "callbacks": list(callbacks),
+    }
+    return pl.Trainer(**{**settings, **changes})
+
+
+def trained(module: StepDPO) -> dict[str, Tensor]:
+    return {name: p.detach() for name, p in module.named_parameters() if p.requires_grad}
+
+
+def test_training_learns_which_action_is_better(model: Path, pairs: Path) -> None:
+    trainer = make_trainer(max_epochs=12)
+
+    trainer.fit(make_module(model), make_data(pairs))
+
+    metrics = trainer.callback_metrics
+    names = {"loss", "accuracy", "margin", "rank_correlation"}
+    assert {name for name in metrics if name.startswith("val/")} == {f"val/{n}" for n in names}
+    assert metrics["train/loss"] < 0.4  # log 2 = 0.69 untrained
+    assert metrics["train/accuracy"] == 1.0
+
+
+def test_validate_and_test_measure_their_own_split(model: Path, pairs: Path) -> None:
+    trainer, module, data = make_trainer(), make_module(model), make_data(pairs)
+
+    [validated] = trainer.validate(module, data, verbose=False)
+    [tested] = trainer.test(module, data, verbose=False)
+
+    # The fresh adapter changes nothing: Q is 0, the loss log 2, every comparison a tie.
+    for prefix, found in (("val", validated), ("test", tested)):
+        assert found[f"{prefix}/loss"] == pytest.approx(0.693147, abs=1e-5)
+        assert found[f"{prefix}/accuracy"] == 0.5
+
+
+def test_only_the_adapter_changes(model: Path, pairs: Path) -> None:
+    module = make_module(model)
+    module.configure_model()
+    before = {name: p.detach().clone() for name, p in module.named_parameters()}
+
+    make_trainer(max_epochs=1).fit(module, make_data(pairs))
+
+    changed = {n for n, p in module.named_parameters() if not torch.equal(p, before[n])}
+    assert changed
+    assert all("lora_" in name for name in changed)
+
+
+def test_the_learning_rate_rises_then_stays(model: Path, pairs: Path) -> None:
+    rates: list[float] = []
+
+    class Watch(pl.Callback):
+        def on_train_batch_start(self, trainer: pl.Trainer, *_: object) -> None:
+            rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+    trainer = make_trainer(Watch(), enable_checkpointing=False)
+    trainer.fit(make_module(model, warmup_fraction=0.4), make_data(pairs))
+
+    # 9 training tasks of 2 pairs in batches of 4 are 5 steps an epoch; 0.4 of 10 is 4.
+    assert rates == pytest.approx([5e-3 * x for x in (0.25, 0.5, 0.75, 1, 1, 1, 1, 1, 1, 1)])
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
+@pytest.mark.parametrize("step", [3, 5, 7], ids=["mid-epoch", "epoch-end", "second-epoch"])
+def test_a_resumed_run_equals_one_that_was_never_interrupted(
+    model: Path, pairs: Path, tmp_path: Path, step: int
+) -> None:
+    uninterrupted, resumed = make_module(model), make_module(model)
+    first, second = (
+        make_trainer(ModelCheckpoint(tmp_path, "{step}", save_top_k=-1, every_n_train_steps=1))
+        for _ in range(2)
+    )
+
+    first.fit(uninterrupted, make_data(pairs))
+    second.fit(
+        resumed, make_data(pairs), ckpt_path=tmp_path / f"step={step}.ckpt", weights_only=True
+    )
+
+    assert first.global_step == second.global_step == 10
+    expected, found = trained(uninterrupted), trained(resumed)
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    moments = [trainer.optimizers[0].state_dict()["state"] for trainer in (first, second)]
+    for key, state in moments[0].items():
+        assert torch.equal(moments[1][key]["exp_avg"], state["exp_avg"])
+    assert second.callback_metrics["val/loss"] == first.callback_metrics["val/loss"]
+
+
+def test_a_ckpt_holds_trained_weights_plain_values_and_lineage(
+    model: Path, pairs: Path, tmp_path: Path
+) -> None:
+    module = make_module(model)
+    make_trainer(ModelCheckpoint(tmp_path, "last")).fit(module, make_data(pairs))
+
+    saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
+
+    assert saved["state_dict"].keys() == trained(module).keys()
+    assert len(saved["optimizer_states"][0]["state"]) == len(trained(module)) == 28
+    assert saved["hyper_parameters"]["backbone"]["name"] == str(model)
+    assert saved["lineage"]["task_ids"] == sorted(f"task-{task}" for task in range(40))
+    assert 0 <= saved["metrics"]["val/accuracy"] <= 1
+
+
+def test_a_ckpt_loads_without_arguments(model: Path, pairs: Path, tmp_path: Path) -> None:
+    module = make_module(model, q_head=ImplicitQHead(beta=0.7), max_length=600)
+    make_trainer(ModelCheckpoint(tmp_path, "last")).fit(module, make_data(pairs))
+
+    loaded = StepDPO.load_from_checkpoint(tmp_path / "last.ckpt", weights_only=True)
+
+    assert loaded.max_length == 600
+    assert loaded.lineage == module.lineage
+    assert loaded.q_model is not None
+    assert loaded.q_model.head.settings() == {"beta": 0.7, "reduction": "sum"}
+    expected, found = trained(module), trained(loaded)
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_a_ckpt_of_another_adapter_is_refused(model: Path, pairs: Path, tmp_path: Path) -> None:
+    make_trainer(ModelCheckpoint(tmp_path, "last")).fit(make_module(model), make_data(pairs))
+    other = StepDPO(tiny_spec(model), LoraSpec(rank=3), optimizer=adamw)
+
+    with pytest.raises(CheckpointError, match=r"do not fit the model: 56 differ, .* lora"):
+        make_trainer().fit(
+            other, make_data(pairs), ckpt_path=tmp_path / "last.ckpt", weights_only=True
+        )
+
+
+def test_missing_weights_are_an_error_frozen_ones_are_not(model: Path) -> None:
+    module = make_module(model)
+    module.configure_model()
+    weights = trained(module)
+
+    module.load_state_dict(weights)
+    name = next(iter(weights))
+    with pytest.raises(RuntimeError, match=r"weights missing: \['q_model.*unexpected: \['x'\]"):
+        module.load_state_dict({"x": weights.pop(name), **weights})
+
+
+def export(folder: Path, module: StepDPO) -> Path:
+    """Write a checkpoint with a random adapter and a lineage."""
+    module.configure_model()
+    assert module.q_model is not None
+    shake_adapter(module)
+    lineage = {"pairs_hash": "earlier", "task_ids": ["old-task"]}
+    card = describe(module.q_model, max_length=700, lineage=lineage, metrics={})
+    save_checkpoint(folder, module.q_model, card)
+    return folder
+
+
+def test_training_goes_on_from_a_checkpoint_and_remembers_its_tasks(
+    model: Path, pairs: Path, tmp_path: Path
+) -> None:
+    start = make_module(model, q_head=ImplicitQHead(beta=0.5))
+    module = make_module(model, checkpoint=export(tmp_path / "start", start))
+    module.configure_model()
+    before = {name: weight.clone() for name, weight in trained(module).items()}
+
+    assert all(torch.equal(weight, before[name]) for name, weight in trained(start).items())
+    make_trainer(max_epochs=1).fit(module, make_data(pairs))
+
+    assert module.max_length == 700
+    assert module.q_model is not None
+    assert module.q_model.head.settings()["beta"] == 0.5
+    assert any(not torch.equal(weight, before[name]) for name, weight in trained(module).items())
+    assert "old-task" in module.lineage["task_ids"]
+    assert "task-0" in module.lineage["task_ids"]
+    assert module.lineage["earlier_pairs"] == ["earlier"]
+
+
+def test_a_checkpoints_head_goes_before_the_given_one_and_says_so(
+    model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    start = make_module(model, q_head=ImplicitQHead(beta=0.5))
+    module = make_module(model, checkpoint=export(tmp_path / "start", start))
+
+    with caplog.at_level(logging.WARNING):
+        module.configure_model()
+
+    assert "the checkpoint's Q-head ('implicit', {'beta': 0.5" in caplog.text
+
+
+class Shard:
+    """A batch of predict that keeps what it was given."""
+
+    def play(self, scorer: Scorer, lineage: Mapping[str, Any]) -> dict[str, Any]:
+        return {"scorer": scorer, "lineage": lineage}
+
+
+def predict(module: StepDPO) -> list[Any]:
+    shards: DataLoader[Shard] = DataLoader([Shard(), Shard()], batch_size=None)  # type: ignore[arg-type]
+    found = make_trainer().predict(module, shards)
+    assert found is not None
+    return found
+
+
+def test_predict_lends_the_q_model_and_its_lineage_to_every_shard(
+    model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    checkpoint = export(tmp_path / "start", make_module(model))
+    module = make_module(model, checkpoint=checkpoint)
+
+    with caplog.at_level(logging.WARNING):
+        first, second = predict(module)
+
+    assert first["scorer"] is second["scorer"] is module.scorer()
+    assert first["lineage"]["task_ids"] == ["old-task"]
+    assert "untrained" not in caplog.text
+
+
+def test_predict_says_so_if_nothing_was_trained(
+    model: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        [first, _] = predict(make_module(model))
+
+    assert first["lineage"] == {}
+    assert "the Q-model is untrained, so Q is 0 for every action" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: StepDPO(warmup_fraction=1.0), "warmup_fraction must be in .* got 1.0"),
+        (lambda: StepDPO(max_length=1).renderer, "max_length must be >= 2"),
+        (lambda: StepDPO().scorer(), "call configure_model first"),
+    ],
+)
+def test_values_out_of_range_are_refused(make: Callable[[], object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make()
+
+
+def test_a_missing_checkpoint_is_refused_before_any_weights_are_loaded(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"has no q_model.yaml; give the folder"):
+        StepDPO(BackboneSpec(name="no/model"), checkpoint=tmp_path)
+
+
+def test_a_limit_beyond_the_models_context_is_refused(model: Path) -> None:
+    with pytest.raises(ConfigError, match=r"max_length is 4096, .* knows 2048 positions; lower it"):
+        make_module(model, max_length=4096).configure_model()
+
+
+def test_warm_up_without_an_end_is_refused(model: Path, pairs: Path) -> None:
+    with pytest.raises(ConfigError, match=r"needs to know the number of steps; set trainer.max_"):
+        make_trainer(max_epochs=-1, max_steps=-1).fit(make_module(model), make_data(pairs))
