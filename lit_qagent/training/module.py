@@ -183,16 +183,14 @@ class StepDPO(pl.LightningModule):
     def configure_optimizers(self) -> Any:  # noqa: ANN401 (Lightning's union of dictionaries)
         """Make the optimizer of the trainable weights, with linear warm-up."""
         optimizer = self._optimizer([p for p in self.parameters() if p.requires_grad])
-        num_steps = self.trainer.estimated_stepping_batches
         if not self._warmup_fraction:
             return optimizer
-        if math.isinf(num_steps):
+        if self.trainer.max_epochs == self.trainer.max_steps == -1:
             raise ConfigError(
                 "model.warmup_fraction needs to know the number of steps; "
                 "set trainer.max_epochs or trainer.max_steps, or warmup_fraction to 0"
             )
-        warmup_steps = math.ceil(self._warmup_fraction * num_steps)
-        scheduler = LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / warmup_steps))
+        scheduler = LambdaLR(optimizer, lambda step: self._warmup(step))
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
@@ -238,15 +236,6 @@ class StepDPO(pl.LightningModule):
             raise RuntimeError(f"weights missing: {missing}, unexpected: {keys.unexpected_keys}")
         return keys
 
-    def transfer_batch_to_device(
-        self,
-        batch: Any,  # noqa: ANN401 (a batch of pairs or a shard of tasks)
-        device: torch.device,
-        dataloader_idx: int,
-    ) -> Any:  # noqa: ANN401
-        """Move pairs; a shard of tasks holds no tensors and stays as it is."""
-        return batch.to(device) if isinstance(batch, PairBatch) else batch
-
     def _step(self, batch: PairBatch) -> StepOutput:
         q = self(batch.tokens)
         q_chosen, q_rejected = q.view(-1, 2).unbind(dim=1)
@@ -256,6 +245,15 @@ class StepDPO(pl.LightningModule):
         output = self._step(batch)
         metrics.update(batch, output.q, output.pair_losses)
         self.log_dict(metrics.named(prefix), batch_size=batch.num_pairs, prog_bar=prefix == "val")
+
+    def _warmup(self, step: int) -> float:
+        """Return the factor of the learning rate, as transformers' constant schedule has it."""
+        if not step:
+            # The number of steps must not be asked for before training has started: that would
+            # set up the loader before a resumed run could tell it where to go on.
+            return 0.0
+        num_steps = self.trainer.estimated_stepping_batches
+        return min(1.0, step / math.ceil(self._warmup_fraction * num_steps))
 
     def _model(self) -> QModel:
         if self.q_model is None:
