@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_qagent.core.errors import CheckpointError, MissingPackage, ModelError
+from lit_qagent.models.attention import Segment, register_branch_attention
 from lit_qagent.models.specs import BackboneSpec, LoraSpec
 from lit_qagent.policies.pretrained import resolve_model
 
@@ -79,7 +80,13 @@ class Backbone(nn.Module):
         """
         return super().train(True)
 
-    def forward(self, token_ids: Tensor, position_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    def forward(
+        self,
+        token_ids: Tensor,
+        position_ids: Tensor,
+        attention_mask: Tensor,
+        segments: list[list[Segment]] | None = None,
+    ) -> Tensor:
         """Return the last hidden states.
 
         Args:
@@ -87,6 +94,7 @@ class Backbone(nn.Module):
             position_ids: int64 [R, T].
             attention_mask: bool [R, T] (False is padding; attention is causal), or [R, 1, T, T]
                 (True where the row's token sees the column's).
+            segments: The same mask as `split_rows` gives it, where that is cheaper.
 
         Returns:
             [R, T, H] in the model's dtype.
@@ -101,6 +109,7 @@ class Backbone(nn.Module):
             input_ids=token_ids,
             position_ids=position_ids,
             attention_mask=mask,
+            **({"segments": segments} if segments and self.spec.attention == "sdpa" else {}),
         )
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -176,7 +185,7 @@ def load_backbone(spec: BackboneSpec, adapter: Path, *, trainable: bool) -> Back
         ) from error
 
 
-def decode(model: "PreTrainedModel", **inputs: Tensor) -> Tensor:
+def decode(model: "PreTrainedModel", **inputs: Any) -> Tensor:  # noqa: ANN401 (models differ)
     """Run a causal language model without its output layer; returns [R, T, H]."""
     hidden: Tensor = model.base_model(**inputs, use_cache=False).last_hidden_state
     return hidden
@@ -201,7 +210,7 @@ def _load_model(spec: BackboneSpec) -> "PreTrainedModel":
             config=config,
             revision=spec.revision,
             dtype=_DTYPES[spec.dtype],
-            attn_implementation=spec.attention,
+            attn_implementation=_attention(spec),
             quantization_config=_quantization(spec),
         )
     except (OSError, ValueError, ImportError) as error:
@@ -214,6 +223,11 @@ def _load_model(spec: BackboneSpec) -> "PreTrainedModel":
     if spec.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     return model
+
+
+def _attention(spec: BackboneSpec) -> str:
+    """Return the name under which transformers knows the attention."""
+    return register_branch_attention() if spec.attention == "sdpa" else spec.attention
 
 
 def _quantization(spec: BackboneSpec) -> Any:  # noqa: ANN401 (a lazily imported class)

@@ -6,6 +6,7 @@ from torch.utils.checkpoint import checkpoint
 
 from lit_qagent.core.errors import ConfigError
 from lit_qagent.data.batch import TokenBatch
+from lit_qagent.models.attention import split_rows
 from lit_qagent.models.backbone import Backbone
 from lit_qagent.models.q_heads import ActionEvidence, QHead
 
@@ -51,7 +52,14 @@ class QModel(nn.Module):
         Equal to a forward pass over each whole sequence, a log-softmax of all logits and a sum
         over the action's positions; here logits exist at those positions only, chunk by chunk.
         """
-        hidden = self.backbone(batch.token_ids, batch.position_ids, self._mask(batch))
+        # On a GPU one call with a dense mask is cheaper than many small ones.
+        by_segments = batch.is_branched and batch.token_ids.device.type == "cpu"
+        hidden = self.backbone(
+            batch.token_ids,
+            batch.position_ids,
+            self._mask(batch),
+            split_rows(batch) if by_segments else None,
+        )
         before = hidden.flatten(0, 1).index_select(0, batch.predictors)
         chunks = zip(torch.split(before, _CHUNK), torch.split(batch.targets, _CHUNK), strict=True)
         log_probs = torch.cat([self._token_log_probs(*chunk) for chunk in chunks])
