@@ -84,7 +84,8 @@ def build(args: ArgsType = None, *, run: bool = True) -> QAgentCLI:
 def main(argv: Sequence[str]) -> int:
     """Run one command line; returns its exit status."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    return run_main(_run, argv, "lit_qagent")
+    resume = ["--ckpt_path", "last"] if list(argv[:1]) == ["fit"] else []
+    return run_main(_run, argv, "lit_qagent", resume)
 
 
 def _run(argv: Sequence[str]) -> int:

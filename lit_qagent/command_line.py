@@ -9,7 +9,8 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
-from jsonargparse import ArgumentParser
+import yaml
+from jsonargparse import ArgumentParser, get_loader, set_loader
 
 from lit_qagent.core.errors import QAgentError
 
@@ -23,6 +24,41 @@ _WRONG_OPTIONS = (
     re.compile(r"Option '([\w.\-]+)' is not accepted"),
 )
 _WRONG_CHOICE = re.compile(r"invalid choice: '([^']*)' \(choose from (.*)\)")
+
+
+_load_yaml = get_loader("yaml")
+
+
+def load_yaml(stream: str) -> Any:  # noqa: ANN401 (whatever the text holds)
+    """Load YAML as jsonargparse does, except that a key given twice is refused.
+
+    PyYAML keeps the last of two equal keys, so that settings would be lost without a word.
+
+    Raises:
+        yaml.YAMLError: The text is not YAML, or a mapping holds a key twice.
+    """
+    _refuse_duplicate_keys(yaml.compose(stream, Loader=yaml.SafeLoader))
+    return _load_yaml(stream)
+
+
+set_loader("yaml", load_yaml, exceptions=(yaml.YAMLError,))
+
+
+def _refuse_duplicate_keys(node: yaml.Node | None) -> None:
+    if isinstance(node, yaml.MappingNode):
+        seen: dict[str, yaml.Node] = {}
+        for key, value in node.value:
+            name = str(key.value)
+            if name in seen:
+                first, second = seen[name].start_mark.line + 1, key.start_mark.line + 1
+                raise yaml.YAMLError(
+                    f"key {name!r} is given twice, on lines {first} and {second}; keep one"
+                )
+            seen[name] = key
+            _refuse_duplicate_keys(value)
+    elif isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            _refuse_duplicate_keys(item)
 
 
 class Suggestions:
@@ -78,13 +114,19 @@ def suggest(message: str, parser: ArgumentParser, ex: Exception | None = None) -
     return hints
 
 
-def run_main(main: Callable[[Sequence[str]], int | None], argv: Sequence[str], module: str) -> int:
+def run_main(
+    main: Callable[[Sequence[str]], int | None],
+    argv: Sequence[str],
+    module: str,
+    resume: Sequence[str] = (),
+) -> int:
     """Run a program: errors of users become one message, Ctrl-C and SIGTERM end it in order.
 
     Args:
         main: Takes the arguments; returns the exit code, None for 0.
         argv: The arguments, without the program's name.
         module: What follows ``python -m`` in the command that resumes.
+        resume: What that command needs behind the arguments.
 
     Returns:
         The exit code: 1 for an error, 130 if interrupted.
@@ -105,7 +147,8 @@ def run_main(main: Callable[[Sequence[str]], int | None], argv: Sequence[str], m
         sys.stderr.write(f"error: {error.filename}: {error.strerror}\n")
         return EXIT_ERROR
     except KeyboardInterrupt:
-        command = shlex.join(["python", "-m", module, *argv])
+        missing = () if list(argv[-len(resume) :]) == list(resume) else resume
+        command = shlex.join(["python", "-m", module, *argv, *missing])
         sys.stderr.write(f"\ninterrupted; everything finished is kept. To go on:\n  {command}\n")
         return EXIT_INTERRUPTED
     finally:

@@ -1,12 +1,19 @@
 """Bad input at the command line of LightningCLI, in a real process where it matters."""
 
+import csv
+import shlex
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from lit_qagent.__main__ import main
+from tests.pair_folder import make_pairs, write_pairs
+from tests.tiny_model import save_tiny_model
 
 FIT = ["fit", "--config", "configs/fit_quickstart.yaml"]
 PREDICT = ["predict", "--config", "configs/predict_quickstart.yaml"]
@@ -74,3 +81,69 @@ def test_what_is_missing_is_one_message_without_traceback(
     assert done.returncode == 1
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+LONG_FIT = """
+trainer:
+  accelerator: cpu
+  max_epochs: 100000
+  log_every_n_steps: 1
+  num_sanity_val_steps: 0
+  limit_val_batches: 0
+  enable_progress_bar: false
+  logger:
+    class_path: lightning.pytorch.loggers.CSVLogger
+    init_args: {{save_dir: {folder}, flush_logs_every_n_steps: 1}}
+  callbacks:
+    - class_path: lightning.pytorch.callbacks.ModelCheckpoint
+      init_args:
+        dirpath: {folder}/fit
+        filename: last
+        enable_version_counter: false
+        save_on_exception: true
+        every_n_epochs: 100000
+model:
+  backbone: {{name: {folder}/model, dtype: float32}}
+  warmup_fraction: 0.0
+data:
+  class_path: PreferenceDataModule
+  init_args: {{pairs: {pairs}, batch_size: 4}}
+"""
+
+
+def _logged_steps(folder: Path, version: int) -> list[int]:
+    path = folder / "lightning_logs" / f"version_{version}" / "metrics.csv"
+    if not path.is_file():
+        return []
+    with path.open(newline="") as file:
+        return [int(row["step"]) for row in csv.DictReader(file) if row.get("step")]
+
+
+def test_ctrl_c_in_fit_keeps_the_weights_and_the_printed_command_goes_on(tmp_path: Path) -> None:
+    save_tiny_model(tmp_path / "model")
+    pairs = write_pairs(tmp_path, make_pairs(11))
+    config = tmp_path / "fit.yaml"
+    config.write_text(LONG_FIT.format(folder=tmp_path, pairs=pairs))
+    command = [sys.executable, "-m", "lit_qagent", "fit", "--config", str(config)]
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    )
+    while len(_logged_steps(tmp_path, 0)) < 3:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=15)
+
+    assert process.returncode == 130
+    assert "Traceback" not in said
+    saved = torch.load(tmp_path / "fit" / "last.ckpt", weights_only=True)["global_step"]
+    assert saved >= 3
+    printed = shlex.split(said.strip().splitlines()[-1])
+    assert printed == ["python", *command[1:], "--ckpt_path", "last"]
+
+    stop = ["--trainer.max_steps", str(saved + 2)]
+    subprocess.run([sys.executable, *printed[1:], *stop], check=True, capture_output=True)
+    steps = _logged_steps(tmp_path, 1)
+    # Two more steps; Lightning may count the first one late where it was stopped within a step.
+    assert steps[0] in (saved, saved + 1)
+    assert steps == [steps[0], steps[0] + 1]

@@ -88,3 +88,25 @@ def test_an_interrupt_prints_the_command_that_goes_on(
     assert run_main(main, ["fit", "--name", "two words"], "program") == 130
     assert "python -m program fit --name 'two words'" in capsys.readouterr().err
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_the_command_that_goes_on_has_what_it_needs_once(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def main(argv: Sequence[str]) -> int:
+        raise KeyboardInterrupt
+
+    for argv in (["fit"], ["fit", "--ckpt_path", "last"]):
+        assert run_main(main, argv, "program", ["--ckpt_path", "last"]) == 130
+        assert capsys.readouterr().err.endswith("python -m program fit --ckpt_path last\n")
+
+
+def test_a_key_given_twice_in_a_config_is_refused(tmp_path: Path) -> None:
+    parser = _parser()
+    parser.add_argument("--config", action="config")
+    config = tmp_path / "config.yaml"
+    config.write_text("learning_rate: 1.0\nmodel:\n  depth: 2\n  depth: 3\n")
+    with pytest.raises(argparse.ArgumentError, match="'depth' is given twice, on lines 3 and 4"):
+        parser.parse_args(["--config", str(config)])
+    config.write_text("learning_rate: 1.0\nmodel: {depth: 2}\n")
+    assert parser.parse_args(["--config", str(config)]).model.depth == 2
