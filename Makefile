@@ -18,7 +18,7 @@ install: ## make .venv with everything this machine needs (CPU or CUDA)
 lock: install ## write constraints.txt anew
 	@bash .ci/lock
 
-quickstart: install ## the whole method on a small world with a real LLM, about ten minutes
+quickstart: install ## the whole method on a small world with a real LLM, under twenty minutes on two cores
 	$(PY) -m lit_qagent quickstart --started $(STARTED)
 
 test: install ## unit tests, then integration tests with the real engine and model
@@ -39,4 +39,4 @@ format: install ## format the code and fix what can be fixed
 	.venv/bin/ruff check --fix .
 
 bench: install ## every benchmark, one row each
-	@for script in benchmarks/bench_*.py; do $(PY) $$script; done
+	@set -e; for script in benchmarks/bench_*.py; do $(PY) $$script; done

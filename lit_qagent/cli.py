@@ -22,8 +22,12 @@ from lit_qagent.training.module import StepDPO
 
 # Lightning's tips and device lines are noise in every run; warnings stay.
 logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+# bitsandbytes misses an optional kernel on every CPU, whether or not anything is in 4 bits.
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 # The dispatcher hands the arguments on, so they are given twice, and alike.
 warnings.filterwarnings("ignore", message="LightningCLI's args parameter is intended")
+# Raised inside Lightning, at its own use of torch.
+warnings.filterwarnings("ignore", message=".isinstance.treespec, LeafSpec.. is deprecated")
 
 
 class QAgentParser(Suggestions, LightningArgumentParser):
