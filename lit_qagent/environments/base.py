@@ -6,6 +6,7 @@ construction; then `fork` needs no code of its own. A world that cannot copy its
 `fork` and replays `actions` instead.
 """
 
+import asyncio
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -165,6 +166,15 @@ class Environment(ABC):
         )
         self._steps += (step,)
         return step
+
+    @property
+    def blocks(self) -> bool:
+        """True if a step may wait for something outside the program, such as a network."""
+        return False
+
+    async def act(self, action: str) -> Step:
+        """Do what `step` does; a world that blocks does it in a thread, so others go on."""
+        return await asyncio.to_thread(self.step, action) if self.blocks else self.step(action)
 
     def fork(self) -> Self:
         """Return an independent branch at the same state."""
