@@ -203,7 +203,7 @@ class WikiApi:
         """Return the body, unless it drips in too slowly or is too large."""
         deadline = time.monotonic() + self.spec.timeout_s
         body = bytearray()
-        for chunk in response.iter_bytes(1 << 16):
+        for chunk in response.iter_bytes():
             body += chunk
             if len(body) > _MAX_BYTES:
                 raise EnvironmentFailure(
