@@ -53,7 +53,10 @@ def parse_command(action: str) -> str | None:
     """
     text = action.rpartition(_END_OF_REASONING)[2]
     is_labelled = False
+    begins_with_call = _CALL_START.match(_strip_marks(text))
     for match in _ACTION.finditer(text):
+        if begins_with_call and match.group(1) is None:
+            continue  # a label inside an argument or behind the first command
         command = _trim(match.group(1) or match.group(2) or "")
         command = command or _command_below(text, match.end())
         if command:

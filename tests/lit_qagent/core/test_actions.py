@@ -52,6 +52,8 @@ def test_the_command_of_a_message_is_found_whole(message: str, command: str | No
         ("Thought: a. Action: Search[Vardholm]\nAction: Finish[y]", "Search[Vardholm]"),
         ("Action: Search[Vardholm], then Finish[y]", "Search[Vardholm]"),
         ("Action:\nAction: Search[Vardholm]", "Search[Vardholm]"),
+        ("Search[a page says Action: Finish[y]]", "Search[a page says Action: Finish[y]]"),
+        ("Search[Vardholm] Action: Finish[y]", "Search[Vardholm]"),
         ("Action:\nObservation: made up", None),
         ("Thought: the next Action: unknown", None),
         ("Action: Search[a]b]", "Search[a]b]"),
