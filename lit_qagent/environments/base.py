@@ -149,7 +149,9 @@ class Environment(ABC):
             raise EnvironmentFailure(
                 f"{self.name}: the episode of task {self.task.task_id!r} is over; call reset"
             )
-        command = parse_command(action)
+        # A listed command means itself, whatever brackets and labels stand in it.
+        is_listed = action in (self.observation.admissible or ())
+        command = action if is_listed else parse_command(action)
         outcome = self._act(command) if command else None
         if outcome is None or not outcome.valid:
             observation = outcome.observation if outcome else self._invalid_observation(action)
