@@ -33,7 +33,8 @@ Search[title] opens the page of that title and shows its first sentences. A titl
 one person, place, work or thing. If no page has it, you are shown similar titles to choose from.
 Lookup[word] shows the next sentence of the open page that contains the word; repeat it for more.
 Finish[answer] ends with your answer, as short as possible: the name, date or number asked for, \
-as the pages write it, or yes or no. You have one try, so finish before the steps run out."""
+as the pages write it, or yes or no. You have one try.
+There are {max_steps} commands in all, so answer with what you know before they run out."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -128,8 +129,8 @@ class HotPotQA(Environment):
         return tasks_of_split(self._tasks, split, self.name)
 
     def instructions(self) -> str:
-        """Return what the three commands do."""
-        return _INSTRUCTIONS
+        """Return what the three commands do, and how many may be given."""
+        return _INSTRUCTIONS.format(max_steps=self.max_steps)
 
     def data_hash(self) -> str:
         """Return a hash of the files' content and splits, and of where live pages come from."""
