@@ -8,8 +8,10 @@ construction; then `fork` needs no code of its own. A world that cannot copy its
 
 import asyncio
 import copy
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
@@ -176,7 +178,19 @@ class Environment(ABC):
 
     async def act(self, action: str) -> Step:
         """Do what `step` does; a world that blocks does it in a thread, so others go on."""
-        return await asyncio.to_thread(self.step, action) if self.blocks else self.step(action)
+        if not self.blocks:
+            return self.step(action)
+        done: Future[Step] = Future()
+        done.set_running_or_notify_cancel()
+        # A daemon, as the end of the program must not wait for a network.
+        threading.Thread(target=self._step_into, args=(done, action), daemon=True).start()
+        return await asyncio.wrap_future(done)
+
+    def _step_into(self, done: Future[Step], action: str) -> None:
+        try:
+            done.set_result(self.step(action))
+        except BaseException as error:  # handed to the coroutine, which raises it
+            done.set_exception(error)
 
     def fork(self) -> Self:
         """Return an independent branch at the same state."""

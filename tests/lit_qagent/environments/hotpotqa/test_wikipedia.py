@@ -330,3 +330,21 @@ def test_a_slow_wiki_does_not_stop_the_event_loop(tmp_path: Path) -> None:
         world.reset(world.tasks("train")[0])
         assert world.blocks
         assert asyncio.run(run(world)) >= 20
+
+
+def test_a_failure_in_the_thread_reaches_the_caller(tmp_path: Path) -> None:
+    with wiki(tmp_path, [Fault(status=403)]) as (pages, _):
+        world = make_world(tmp_path, pages)
+        world.reset(world.tasks("train")[0])
+        with pytest.raises(EnvironmentFailure, match="HTTP 403"):
+            asyncio.run(world.act("Search[Vardholm]"))
+
+
+def test_the_end_does_not_wait_for_the_network(tmp_path: Path) -> None:
+    began = time.monotonic()
+    with wiki(tmp_path, [Fault(delay_s=4.0)]) as (pages, _):
+        world = make_world(tmp_path, pages)
+        world.reset(world.tasks("train")[0])
+        with pytest.raises(TimeoutError):
+            asyncio.run(asyncio.wait_for(world.act("Search[Vardholm]"), 0.2))
+        assert time.monotonic() - began < 3.0
