@@ -78,12 +78,13 @@ def _searches(
         sources += docstore.titles_in(" ".join(pages[-1].sentences))
     sources += [*docstore.titles_in(question), *name_spans(question)]
     opened = {page.title for page in pages}
-    for title in dict.fromkeys(sources):
-        if title not in opened and len(title) <= _MAX_LETTERS:
-            yield f"Search[{title}]"
+    titles = [title for title in sources if len(title) <= _MAX_LETTERS]
     if not pages:
         # A question without a name still has a next step: its closest titles.
-        yield f"Search[{question[:_MAX_QUESTION_LETTERS].rstrip('?')}]"
+        titles.append(question[:_MAX_QUESTION_LETTERS].rstrip("? ") or "?")
+    for title in dict.fromkeys(titles):
+        if title not in opened:
+            yield f"Search[{title}]"
 
 
 def _answers(question: str, pages: Sequence[Page]) -> Iterator[str]:

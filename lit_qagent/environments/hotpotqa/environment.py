@@ -180,6 +180,9 @@ class HotPotQA(Environment):
     def _metrics_at_limit(self) -> Mapping[str, float]:
         return {"em": 0.0, "f1": 0.0}
 
+    def _invalid_observation(self, command: str) -> Observation:
+        return super()._invalid_observation(clean_text(command))
+
     def _search(self, title: str) -> Outcome:
         page = self._docstore.find(title)
         if page is None:
@@ -222,7 +225,7 @@ class HotPotQA(Environment):
         )
 
     def _refuse(self, command: str, reason: str) -> Outcome:
-        observation = self._invalid_observation(clean_text(command))
+        observation = self._invalid_observation(command)
         return Outcome(
             observation=replace(observation, text=observation.text + reason), valid=False
         )

@@ -1,14 +1,22 @@
 import re
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lit_qagent.core.errors import ConfigError, DataError
 from lit_qagent.core.records import Step
 from lit_qagent.environments.hotpotqa import HotPotQA
 from tests.data_folder import data_file
-from tests.lit_qagent.environments.hotpotqa.question_files import make_record, write_questions
+from tests.lit_qagent.environments.hotpotqa.question_files import (
+    RIVER,
+    TOWN,
+    make_record,
+    write_questions,
+)
 
 
 def make_world(folder: Path, **settings: Any) -> HotPotQA:  # noqa: ANN401 (any setting)
@@ -226,6 +234,47 @@ def test_hostile_text_is_harmless(tmp_path: Path) -> None:
         text.encode()
     assert page.observation.text.startswith("It [31m]  is  cold .")
     assert not play(world, "Lookup[]][[]").valid  # no argument that brackets could tell
+
+
+PIECES = st.sampled_from(
+    [
+        "Thought: ",
+        "Action: ",
+        "Search[",
+        "Lookup[",
+        "Finish[",
+        "]",
+        "Aske",
+        "Vardholm",
+        "\n",
+        "\x1b[0m",
+    ]
+)
+
+
+@given(
+    pages=st.lists(st.tuples(st.text(), st.lists(st.text(), max_size=8)), min_size=1, max_size=3),
+    actions=st.lists(st.lists(st.one_of(PIECES, st.text())).map("".join), max_size=7),
+    mode=st.sampled_from(["open", "listed"]),
+)
+def test_no_page_and_no_action_breaks_the_world(
+    pages: list[tuple[str, list[str]]], actions: list[str], mode: str
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        context = [RIVER, TOWN, *([title, sentences] for title, sentences in pages)]
+        path = write_questions(Path(folder) / "q.json", [make_record(0, context=context)])
+        world = HotPotQA(data={"train": path}, actions=mode, max_characters=200)  # type: ignore[arg-type]
+    world.reset(world.tasks("train")[0])
+    for action in actions:
+        if world.is_over:
+            break
+        step = world.step(action)
+        assert len(step.observation.text) <= 200
+        assert not any(ord(letter) < 32 for letter in step.observation.text)
+        step.observation.text.encode()
+        listed = step.observation.admissible or ()
+        assert len(set(listed)) == len(listed)
+        assert all(world.fork().step(command).valid for command in listed[:5])
 
 
 def test_a_listed_command_is_taken_as_it_stands(tmp_path: Path) -> None:
