@@ -166,6 +166,7 @@ class HotPotQA(Environment):
         return self._observe(f"Question: {task.instruction}")
 
     def _act(self, command: str) -> Outcome:
+        command = clean_text(command)
         call = parse_call(command)
         if call is None or not call.argument:
             return self._refuse(command, "")

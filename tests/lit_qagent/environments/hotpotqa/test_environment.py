@@ -274,7 +274,8 @@ def test_no_page_and_no_action_breaks_the_world(
         step.observation.text.encode()
         listed = step.observation.admissible or ()
         assert len(set(listed)) == len(listed)
-        assert all(world.fork().step(command).valid for command in listed[:5])
+        tried = () if step.is_last else listed[:5]
+        assert all(world.fork().step(command).valid for command in tried)
 
 
 def test_a_listed_command_is_taken_as_it_stands(tmp_path: Path) -> None:
