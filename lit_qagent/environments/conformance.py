@@ -10,6 +10,8 @@ from lit_qagent.core.errors import ConfigError, EnvironmentFailure
 from lit_qagent.core.records import Observation, Step, Task, Trajectory
 from lit_qagent.environments.base import Environment
 
+__all__ = ["MALFORMED_ACTIONS", "Commands", "check_environment", "draw_admissible"]
+
 Commands = Callable[[Observation, random.Random], str]
 
 # No world may understand these, and none may break on them.
