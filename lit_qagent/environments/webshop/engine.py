@@ -118,7 +118,7 @@ class Shop:
             state: Where the customer is.
         """
         found = tuple(self._index.rank(query, self._max_results))
-        return ShopState(page="results", found=found, visited=state.visited)
+        return replace(self._start_again(state), page="results", found=found)
 
     def num_pages(self, state: ShopState) -> int:
         """Return the number of pages of results, at least 1."""
@@ -187,8 +187,7 @@ class Shop:
         shown = self.shown_positions(state)
         position = next(place for place in shown if self._products[place].asin == name)
         kept = self._options_kept(state, position)
-        visited = tuple(dict.fromkeys((*state.visited, position)))
-        return replace(state, page="item", position=position, options=kept, visited=visited)
+        return replace(state, page="item", position=position, options=kept)
 
     def _click_item(self, state: ShopState, name: str) -> ShopState:
         if name == BUY:
@@ -208,7 +207,7 @@ class Shop:
         return kind, name
 
     def _start_again(self, state: ShopState) -> ShopState:
-        return ShopState(visited=state.visited)
+        return _START
 
     @staticmethod
     def _go_back(state: ShopState) -> ShopState:

@@ -1,6 +1,7 @@
 """The shop's pages and buttons exactly as WebShop's own text environment has them."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from lit_qagent.environments.webshop.catalog import Product
 from lit_qagent.environments.webshop.engine import (
@@ -45,6 +46,16 @@ class OriginalShop(Shop):
 
     def _options_kept(self, state: ShopState, position: int) -> Mapping[str, str]:
         return state.options
+
+    def _click_result(self, state: ShopState, name: str) -> ShopState:
+        following = super()._click_result(state, name)
+        if following.page != "item":
+            return following
+        visited = tuple(dict.fromkeys((*state.visited, following.position)))
+        return replace(following, visited=visited)
+
+    def _start_again(self, state: ShopState) -> ShopState:
+        return ShopState(visited=state.visited)
 
     def _find_value(self, product: Product, name: str) -> tuple[str, str]:
         wanted = fold_label(name)
