@@ -26,6 +26,7 @@ class ReadingReport:
         num_skipped: Records without a usable code, which the original skips too.
         num_repeated: Records whose code came before, which the original skips too.
         num_unpriced: Products without a price; the original takes 100 dollars.
+        num_priced_by_chance: Products with two prices, between which theirs was drawn.
         num_cleaned: Texts with control characters or the like, which became spaces.
     """
 
@@ -33,6 +34,7 @@ class ReadingReport:
     num_skipped: int = 0
     num_repeated: int = 0
     num_unpriced: int = 0
+    num_priced_by_chance: int = 0
     num_cleaned: int = 0
 
 
@@ -59,7 +61,8 @@ def read_products(
     seen: set[str] = set()
     for number, raw in enumerate(records):
         if max_products is not None and number >= max_products:
-            continue  # read on for the hash, and to find a truncated file
+            records.skip_rest()
+            break
         asin = _text(raw, "asin", f"WebShop products file {path}, record {number}")
         if asin == "nan" or len(asin) > _MAX_ASIN_CHARS or not asin.strip():
             report.num_skipped += 1
@@ -84,6 +87,7 @@ class _Parser:
 
     def parse(self, raw: Mapping[str, Any], note: object, rng: random.Random) -> Product:
         prices = self._prices(raw)
+        self._report.num_priced_by_chance += len(prices) > 1
         return Product(
             asin=self._clean(raw["asin"]),
             title=self._clean(_text(raw, "name", self._where)),

@@ -32,17 +32,22 @@ class WordNouns:
         name: What settings and reports call it.
         word: What a word looks like in lower case.
         left_out: Words that are no nouns.
+        repeats: Return a word as often as it comes.
     """
 
-    def __init__(self, name: str, word: str, left_out: Collection[str]) -> None:
+    def __init__(
+        self, name: str, word: str, left_out: Collection[str], *, repeats: bool = False
+    ) -> None:
         self.name = name
+        self._repeats = repeats
         self._word = re.compile(word)
         self._left_out = frozenset(left_out)
 
     def __call__(self, title: str) -> Sequence[str]:
-        """Return the nouns of a title, each once."""
-        words = dict.fromkeys(self._word.findall(title.lower()))
-        return tuple(word for word in words if word not in self._left_out)
+        """Return the nouns of a title in order."""
+        words = self._word.findall(title.lower())
+        kept = words if self._repeats else dict.fromkeys(words)
+        return tuple(word for word in kept if word not in self._left_out)
 
 
 GENERATED_NOUNS = WordNouns(
@@ -56,6 +61,7 @@ TITLE_WORDS = WordNouns(
     "title words without stop words and sizes (approximate; spacy is exact)",
     r"[a-z]{2,}",
     STOP_WORDS | _SIZES,
+    repeats=True,
 )
 
 

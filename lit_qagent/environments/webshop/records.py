@@ -48,9 +48,9 @@ class JsonArray:
         self._number = 0
 
     def __iter__(self) -> Iterator[Mapping[str, Any]]:
-        blocks = _read_blocks(self.path)
-        digest = hashlib.sha256()
-        texts = self._decode(blocks, digest)
+        self._blocks = _read_blocks(self.path)
+        digest = self._digest = hashlib.sha256()
+        texts = self._decode(self._blocks, digest)
         if self._next_letter(texts) != "[":
             kind = "is empty" if not self._text.strip() else "does not hold a JSON array"
             raise DataError(f"WebShop file {self.path} {kind}; {SOURCE}")
@@ -68,6 +68,12 @@ class JsonArray:
         if self._next_letter(texts, at_end=True):
             raise self._broken("text follows the end of the array")
         self.sha256 = digest.hexdigest()
+
+    def skip_rest(self) -> None:
+        """Read the rest of the file for its hash only."""
+        for block in self._blocks:
+            self._digest.update(block)
+        self.sha256 = self._digest.hexdigest()
 
     def _read_record(self, texts: Iterator[str]) -> Mapping[str, Any]:
         self._next_letter(texts)

@@ -77,7 +77,7 @@ def judge_purchase(
     r_type = rate_type(goal, product, rule.nouns)
     asked = len(goal.attributes) + len(goal.options) + 1
     return Purchase(
-        reward=r_type * (num_attributes + num_options + r_price) / asked,
+        reward=(num_attributes + num_options + r_price) / asked * r_type,
         r_type=r_type,
         r_att=num_attributes / len(goal.attributes) if goal.attributes else 1.0,
         r_option=num_options / len(goal.options) if goal.options else 1.0,

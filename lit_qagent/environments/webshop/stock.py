@@ -1,20 +1,24 @@
 """What a shop on WebShop's files has: products, their search, and the goals."""
 
 import logging
-import random
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from lit_qagent.core.errors import ConfigError, DataError
-from lit_qagent.environments.text_index import TextIndex
 from lit_qagent.environments.webshop.catalog import Product
-from lit_qagent.environments.webshop.engine import Search, search_text
-from lit_qagent.environments.webshop.files import ReadingReport, read_products
+from lit_qagent.environments.webshop.engine import Search
 from lit_qagent.environments.webshop.goal_book import GoalBook, GoalKind, build_book
 from lit_qagent.environments.webshop.records import SOURCE, read_object
-from lit_qagent.environments.webshop.wishes import human_wishes, synthetic_wishes
+from lit_qagent.environments.webshop.search_cache import open_search
+from lit_qagent.environments.webshop.stored_catalog import open_catalog
+from lit_qagent.environments.webshop.wishes import (
+    find_products,
+    has_instruction,
+    human_wishes,
+    synthetic_wishes,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -76,19 +80,24 @@ def load_stock(
             "webshop goals: human needs the file items_human_ins.json; give its path as human, "
             "or set goals: synthetic"
         )
-    rng = random.Random(seed)
     notes, notes_hash = read_object(Path(files.attributes))
-    report = ReadingReport()
-    products = list(read_products(Path(files.products), notes, rng, report, num_products))
+    catalog = open_catalog(
+        Path(files.products), notes, notes_hash, seed=seed, num_products=num_products
+    )
+    products, report = catalog.products, catalog.report
     hashes = {"products": report.sha256, "attributes": notes_hash}
     if goals == "human":
         path = Path(str(files.human))
         records, hashes["human"] = read_object(path)
-        wishes = list(human_wishes(products, records, path))
+        positions = find_products(products, records)
+        wishes = list(human_wishes(positions, records, path))
+        missing = sorted(set(records) - {asin for asin, _ in positions})
     else:
         path, records = Path(files.attributes), notes
-        wishes = list(synthetic_wishes(products, notes, path))
-    missing = _find_missing(products, records, goals)
+        wanted = {asin: note for asin, note in notes.items() if has_instruction(note)}
+        positions = find_products(products, wanted)
+        wishes = list(synthetic_wishes(positions, notes, path))
+        missing = sorted(set(wanted) - {asin for asin, _ in positions})
     if missing and not drop_missing:
         raise DataError(
             f"WebShop file {path}: {len(missing)} records with instructions, the first "
@@ -97,7 +106,7 @@ def load_stock(
         )
     if missing:
         _log.warning("webshop: %d records of %s left out: no such product", len(missing), path)
-    book = build_book(products, wishes, rng)
+    book = build_book(products, wishes, catalog.rng)
     facts = {
         "files": hashes,
         "reading": {name: value for name, value in asdict(report).items() if name != "sha256"},
@@ -105,20 +114,5 @@ def load_stock(
         "num_goals": len(book),
         "num_missing_products": len(missing),
         "goals_sha256": book.sha256(),
-        "search": "BM25 of bm25s, not Lucene's ranking",
     }
-    search = TextIndex([search_text(product) for product in products])
-    return Stock(products=products, search=search, book=book, facts=facts)
-
-
-def _find_missing(
-    products: Sequence[Product], records: Mapping[str, Any], goals: GoalKind
-) -> list[str]:
-    """Return the codes that have instructions, but no product."""
-    wanted = {
-        asin
-        for asin, record in records.items()
-        if goals == "human" or (isinstance(record, Mapping) and record.get("instruction"))
-    }
-    wanted.difference_update(product.asin for product in products)
-    return sorted(wanted)
+    return Stock(products=products, search=open_search(products), book=book, facts=facts)

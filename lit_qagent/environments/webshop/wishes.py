@@ -1,6 +1,7 @@
 """What customers want, from WebShop's own files: instructions by people and by rule."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -9,28 +10,46 @@ from lit_qagent.environments.webshop.catalog import Product
 from lit_qagent.environments.webshop.goal_book import Wish
 from lit_qagent.environments.webshop.records import SOURCE, clean_text
 
+Found = Sequence[tuple[str, int]]
 
-def human_wishes(
-    products: Sequence[Product], records: Mapping[str, Any], path: Path
-) -> Iterator[Wish]:
+
+def find_products(products: Sequence[Product], wanted: Collection[str]) -> list[tuple[str, int]]:
+    """Return the code and the position of the wanted products that exist, by position.
+
+    Args:
+        products: The catalogue; one that can find a code is not read through.
+        wanted: Product codes.
+    """
+    find = getattr(products, "find", None)
+    if find is None:
+        pairs = ((product.asin, place) for place, product in enumerate(products))
+        return [(asin, place) for asin, place in pairs if asin in wanted]
+    found = ((asin, find(asin)) for asin in wanted)
+    return sorted(((asin, place) for asin, place in found if place is not None), key=itemgetter(1))
+
+
+def has_instruction(note: object) -> bool:
+    """Say whether a record of ``items_ins_v2.json`` makes synthetic goals."""
+    return isinstance(note, Mapping) and note.get("instruction") is not None
+
+
+def human_wishes(found: Found, records: Mapping[str, Any], path: Path) -> Iterator[Wish]:
     """Yield the instructions that people wrote, in the catalogue's order.
 
     Args:
-        products: The catalogue.
+        found: Products with instructions, see `find_products`.
         records: Product code to instructions, as in ``items_human_ins.json``.
         path: The file, for errors.
 
     Raises:
         DataError: A record has another form.
     """
-    for position, product in enumerate(products):
-        entries = records.get(product.asin)
-        if entries is None:
-            continue
+    for asin, position in found:
+        entries = records[asin]
         if not isinstance(entries, list):
-            raise _bad(path, product.asin, "a list of instructions", entries)
+            raise _bad(path, asin, "a list of instructions", entries)
         for number, entry in enumerate(entries):
-            name = f"{product.asin}[{number}]"
+            name = f"{asin}[{number}]"
             if not isinstance(entry, Mapping):
                 raise _bad(path, name, "an object", entry)
             attributes = _texts(entry, "instruction_attributes", path, name)
@@ -44,30 +63,26 @@ def human_wishes(
                 )
 
 
-def synthetic_wishes(
-    products: Sequence[Product], notes: Mapping[str, Any], path: Path
-) -> Iterator[Wish]:
+def synthetic_wishes(found: Found, notes: Mapping[str, Any], path: Path) -> Iterator[Wish]:
     """Yield the instructions that were made by rule, in the catalogue's order.
 
     Args:
-        products: The catalogue.
+        found: Products with instructions, see `find_products`.
         notes: Product code to its record in ``items_ins_v2.json``.
         path: The file, for errors.
 
     Raises:
         DataError: A record has another form.
     """
-    for position, product in enumerate(products):
-        note = notes.get(product.asin)
-        if note is None or note.get("instruction") is None:
-            continue
-        attributes = _texts(note, "instruction_attributes", path, product.asin)
+    for asin, position in found:
+        note = notes[asin]
+        attributes = _texts(note, "instruction_attributes", path, asin)
         if not attributes:
-            raise _bad(path, product.asin, "at least one instruction_attribute", attributes)
+            raise _bad(path, asin, "at least one instruction_attribute", attributes)
         yield Wish(
             position=position,
             number=-1,
-            words=_instruction(note, path, product.asin),
+            words=_instruction(note, path, asin),
             attributes=attributes,
         )
 
