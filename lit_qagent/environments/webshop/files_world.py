@@ -13,7 +13,7 @@ from lit_qagent.environments.webshop.goal_book import GoalTasks
 from lit_qagent.environments.webshop.manifests import Manifest, load_manifest
 from lit_qagent.environments.webshop.nouns import choose_nouns
 from lit_qagent.environments.webshop.original import OriginalShop
-from lit_qagent.environments.webshop.original_pages import MAX_TEXT_CHARS, render_original
+from lit_qagent.environments.webshop.original_pages import render_original, shorten
 from lit_qagent.environments.webshop.pages import render_page
 from lit_qagent.environments.webshop.reward import Purchase, RewardRule
 from lit_qagent.environments.webshop.stock import ShopFiles, Stock, load_stock
@@ -140,16 +140,13 @@ class WebShopFiles(ShopWorld):
 
     def _start_page(self, task: Task) -> str:
         if self.observation_style == "compact":
-            return f"Instruction: {task.instruction}"
+            return shorten(f"Instruction: {task.instruction}")
         return super()._start_page(task)
 
     def _render(self, state: ShopState, purchase: Purchase | None = None) -> str:
         instruction, style = self.task.instruction, self.observation_style
         if style == "compact":
-            text = render_page(self._shop, state, instruction, style)
-            surplus = len(text) - MAX_TEXT_CHARS
-            note = f" [{surplus} more characters are not shown]"
-            return text if surplus <= 0 else text[:MAX_TEXT_CHARS] + note
+            return shorten(render_page(self._shop, state, instruction, style))
         reward = purchase.reward if purchase else 0.0
         return render_original(self._shop, state, instruction, style, reward)
 

@@ -146,6 +146,11 @@ class GoalBook:
 
     def _find(self, index: int) -> tuple[int, int]:
         """Return the wish of a goal and the number of its combination."""
+        if not 0 <= index < len(self._order):
+            raise DataError(
+                f"webshop goal {index} is out of range: there are {len(self._order)} goals, "
+                "numbered from 0"
+            )
         place = self._order[index]
         number = bisect_right(self._ends, place)
         return number, place - (self._ends[number - 1] if number else 0)

@@ -6,7 +6,7 @@
 
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from lit_qagent.environments.webshop.catalog import Product
@@ -52,19 +52,20 @@ def render_original(
         style: ``text`` or ``text_rich``.
         reward: What was earned; shown on the last page.
     """
-    parts = [_shorten(part) for part in _PAGES[state.page](shop, state, instruction, reward)]
+    written = _PAGES[state.page](shop, state, instruction, reward)
+    parts = [replace(part, text=shorten(part.text)) for part in written]
+    parts = [part for part in parts if part.text not in ("", "\n")]
     if style == "text_rich":
         return _render_rich(parts)
-    return _SEPARATOR.join(part.text.strip() for part in parts if part.text not in ("", "\n"))
+    return _SEPARATOR.join(part.text.strip() for part in parts)
 
 
-def _shorten(part: Part) -> Part:
-    """Return a part that fits on a page; what is missing is said."""
-    surplus = len(part.text) - MAX_TEXT_CHARS
+def shorten(text: str) -> str:
+    """Return a text that fits on a page; what is missing is said."""
+    surplus = len(text) - MAX_TEXT_CHARS
     if surplus <= 0:
-        return part
-    text = f"{part.text[:MAX_TEXT_CHARS]} [{surplus} more characters are not shown]"
-    return Part(text=text, kind=part.kind, clicked=part.clicked)
+        return text
+    return f"{text[:MAX_TEXT_CHARS]} [{surplus} more characters are not shown]"
 
 
 def _render_rich(parts: Iterable[Part]) -> str:
