@@ -15,12 +15,14 @@ from lit_qagent.environments.webshop.nouns import choose_nouns
 from lit_qagent.environments.webshop.original import OriginalShop
 from lit_qagent.environments.webshop.original_pages import render_original, shorten
 from lit_qagent.environments.webshop.pages import render_page
+from lit_qagent.environments.webshop.queries import list_queries
 from lit_qagent.environments.webshop.reward import Purchase, RewardRule
 from lit_qagent.environments.webshop.stock import ShopFiles, Stock, load_stock
-from lit_qagent.environments.webshop.world import ShopWorld, hash_content
+from lit_qagent.environments.webshop.world import TASK, ShopWorld, hash_content
 
 _log = logging.getLogger(__name__)
 _PAGES = PageSpec(observation="text")
+_MAX_QUERY_CHARS = 200
 _MAX_TWIN_GOALS = 1_000_000
 
 
@@ -42,6 +44,8 @@ class WebShopFiles(ShopWorld):
         missing_products: What to do about instructions for products that are not in the files:
             ``refuse`` them, or ``drop`` them, as the original does without a word.
         observation: ``text`` and ``text_rich``: the original's. ``compact``: short pages.
+        search: ``open``: the model writes its queries. ``listed``: the search page offers up to
+            three queries made from the instruction's words, for very small models.
         title_nouns: How the reward finds the nouns of titles. ``words``: a rule that needs no
             package, approximate. ``spacy``: as the original does, exact; the extra ``worlds``.
         num_products: Take only so many products from the file's beginning.
@@ -51,7 +55,7 @@ class WebShopFiles(ShopWorld):
 
     name = "webshop_files"
     version = "1"
-    _search_pattern = r"search\[[^\[\]\n]{1,200}\]"
+    _search_pattern = rf"search\[[^\[\]\n]{{1,{_MAX_QUERY_CHARS}}}\]"
 
     def __init__(  # noqa: PLR0913 (flat keys are what a YAML file wants)
         self,
@@ -64,6 +68,7 @@ class WebShopFiles(ShopWorld):
         overlap: Literal["refuse", "drop"] = "refuse",
         missing_products: Literal["refuse", "drop"] = "refuse",
         observation: Literal["text", "text_rich", "compact"] = "text",
+        search: Literal["open", "listed"] = "open",
         title_nouns: Literal["words", "spacy"] = "words",
         num_products: int | None = None,
         max_steps: int = 10,
@@ -76,6 +81,7 @@ class WebShopFiles(ShopWorld):
         self.goals = goals
         self.overlap = overlap
         self.observation_style = observation
+        self.search_mode = search
         self.seed = seed
         self._rule = RewardRule(nouns=choose_nouns(title_nouns), colors=COLOR_NAMES, pairs=True)
         self._stock = load_stock(
@@ -113,7 +119,7 @@ class WebShopFiles(ShopWorld):
 
     def instructions(self) -> str:
         """Return how to shop."""
-        return self._describe_commands()
+        return TASK if self.search_mode == "listed" else self._describe_commands()
 
     def data_hash(self) -> str:
         """Return a hash of the files, the goals, the splits and the form of the pages."""
@@ -143,6 +149,12 @@ class WebShopFiles(ShopWorld):
             return shorten(f"Instruction: {task.instruction}")
         return super()._start_page(task)
 
+    def _listed_queries(self) -> tuple[str, ...] | None:
+        if self.search_mode == "open":
+            return None
+        queries = list_queries(self.task.instruction)
+        return tuple(dict.fromkeys(query[:_MAX_QUERY_CHARS].strip() for query in queries))
+
     def _render(self, state: ShopState, purchase: Purchase | None = None) -> str:
         instruction, style = self.task.instruction, self.observation_style
         if style == "compact":
@@ -154,6 +166,7 @@ class WebShopFiles(ShopWorld):
         facts = {
             "goals": self.goals,
             "observation": self.observation_style,
+            "search": self.search_mode,
             "seed": self.seed,
             "title_nouns": self._rule.nouns.name,
             "splits": {

@@ -89,7 +89,7 @@ def synthetic_wishes(found: Found, notes: Mapping[str, Any], path: Path) -> Iter
 
 def _instruction(entry: Mapping[str, Any], path: Path, name: str) -> str:
     words = entry.get("instruction")
-    if not isinstance(words, str) or not words.strip():
+    if not isinstance(words, str) or not clean_text(words).strip():
         raise _bad(path, name, "a text 'instruction'", words)
     return clean_text(words)
 

@@ -52,6 +52,15 @@ def test_it_is_a_world_on_the_official_files(goals: str) -> None:
     check_environment(world, "test", num_tasks=3, commands=shop_commands)
 
 
+def test_listed_queries_on_the_official_files() -> None:
+    world = make_official(search="listed", observation="compact")
+    check_environment(world, "test", num_tasks=3)
+    assert "Buy Now" not in world.instructions()
+    twin = world.fork()
+    commands = [twin.reset(task).admissible or () for task in world.tasks("test")[:50]]
+    assert all(1 <= len(queries) <= 3 for queries in commands)
+
+
 def test_human_goals_on_the_official_files() -> None:
     world = make_official(goals="human")
     tasks = world.tasks("test")
