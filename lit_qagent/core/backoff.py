@@ -14,7 +14,7 @@ def wait_s(attempt: int) -> float:
     Args:
         attempt: Failed attempts before this one.
     """
-    longest = min(_FIRST_WAIT_S * 2**attempt, _LONGEST_WAIT_S)
+    longest = min(_FIRST_WAIT_S * 2 ** min(attempt, 16), _LONGEST_WAIT_S)
     return random.uniform(longest / 2, longest)
 
 

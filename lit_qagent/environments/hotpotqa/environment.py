@@ -15,7 +15,7 @@ from lit_qagent.environments.docstore import Docstore, Page, PageSource, clean_t
 from lit_qagent.environments.hotpotqa.answers import exact_match, f1_score
 from lit_qagent.environments.hotpotqa.candidates import SHOWN_SENTENCES, list_candidates
 from lit_qagent.environments.hotpotqa.examples import EXAMPLE_DOCSTORE, EXAMPLES
-from lit_qagent.environments.hotpotqa.files import SOURCE, read_questions
+from lit_qagent.environments.hotpotqa.files import SOURCE, QuestionFile, read_questions
 from lit_qagent.environments.hotpotqa.splits import (
     IndexList,
     check_manifest,
@@ -110,13 +110,8 @@ class HotPotQA(Environment):
         self._splits = describe_splits(self._tasks, files)
         if manifest is not None:
             check_manifest(Path(manifest), self._splits)
-        self._docstore = pages or Docstore(
-            page
-            for file in files.values()
-            for question in file.questions
-            for page in question.pages
-        )
-        described = [self._splits, pages.settings() if pages else "local"]
+        self._docstore = pages if pages is not None else _paragraphs_of(files)
+        described = [self._splits, "local" if pages is None else pages.settings()]
         self._data_hash = hashlib.sha256(json.dumps(described).encode()).hexdigest()
 
     @property
@@ -243,6 +238,11 @@ class HotPotQA(Environment):
             self.max_candidates,
         )
         return Observation(text=text, admissible=candidates)
+
+
+def _paragraphs_of(files: Mapping[str, QuestionFile]) -> Docstore:
+    questions = (question for file in files.values() for question in file.questions)
+    return Docstore(page for question in questions for page in question.pages)
 
 
 def _shorten(text: str, limit: int) -> str:
