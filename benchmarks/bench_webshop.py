@@ -184,20 +184,9 @@ def time_queries(
 
 
 def score_all(index: SearchIndex, query: str, k: int) -> list[int]:
-    """Rank by scoring every product by every term, in the order and precision of the index."""
-    total = np.zeros(len(index))
-    everything = np.arange(len(index))
-    for term in index._query_terms(query):
-        if term.number in index._dense_rows:
-            total += term.weight - term.weight / index._factors_of(term.number, everything)
-        else:
-            positions, factors = index._pairs(term.number)
-            total[positions] += term.weight - term.weight / factors
-    scores = total.astype(np.float32)
-    bound = np.partition(scores, len(scores) - min(k, len(scores)))[-min(k, len(scores))]
-    found = np.flatnonzero((scores >= bound) & (scores > 0))
-    best = np.lexsort((index._arrays.ranks[found], -scores[found]))[:k]
-    return [int(position) for position in found[best]]
+    """Rank by scoring every product by every term."""
+    hits = index._best(*index._score_all(index._query_terms(query)), k)
+    return [hit.position for hit in hits]
 
 
 def peak_rss_mb() -> float:
