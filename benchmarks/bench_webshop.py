@@ -90,6 +90,7 @@ def measure_sessions(num_sessions: str) -> dict[str, Any]:
     """Memory of sessions that are all in the middle of an episode on one catalogue."""
     shop = make_shop(1_000)
     tasks = shop.tasks("train")
+    start_session(shop, tasks[0])  # makes what all of them share
     tracemalloc.start()
     before = tracemalloc.get_traced_memory()[0]
     before_s = time.perf_counter()

@@ -36,6 +36,7 @@ def written_whole(folder: Path, facts: Mapping[str, Any]) -> Iterator[Path]:
         facts: JSON values for the manifest, read when the block ends.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers(folder)
     aside = folder.with_name(f".{folder.name}.{os.getpid()}.part")
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir()
@@ -95,6 +96,18 @@ def map_bytes(path: Path) -> mmap.mmap | bytes:
         return b""
     with path.open("rb") as file:
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Remove what processes that were killed while writing this folder have left beside it."""
+    for aside in folder.parent.glob(f".{folder.name}.*.part"):
+        process = aside.name.split(".")[-2]
+        try:
+            os.kill(int(process), 0)  # asks only whether it lives
+        except (ProcessLookupError, ValueError):
+            shutil.rmtree(aside, ignore_errors=True)
+        except PermissionError:
+            continue  # it lives, under another user
 
 
 def _checksum(path: Path) -> list[int]:

@@ -1,4 +1,7 @@
 import logging
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -89,6 +92,21 @@ def test_a_build_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(OSError, match="no space"):
         write_index(tmp_path / "index", PRODUCTS)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(os.name != "posix", reason="asks the system about processes")
+def test_what_a_killed_build_left_is_removed_and_a_running_one_is_let_be(tmp_path: Path) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    left = tmp_path / f".index.{ended.pid}.part"
+    running = tmp_path / f".index.{os.getppid()}.part"
+    for folder in (left, running):
+        folder.mkdir()
+        (folder / "products.npy").write_bytes(b"half")
+    write_index(tmp_path / "index", PRODUCTS)
+    assert not left.exists()
+    assert running.exists()
+    open_index(tmp_path / "index", catalog_hash(PRODUCTS))
 
 
 def test_a_small_catalogue_is_kept_in_memory_and_a_large_one_in_the_cache(
