@@ -4,6 +4,7 @@ import json
 import mmap
 import os
 import shutil
+import time
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from lit_qagent.core.errors import DataError
 
 _MANIFEST = "manifest.json"
 _CHUNK_BYTES = 1 << 22
+_LEFTOVER_AGE_S = 24 * 3600.0
 
 
 def cache_folder() -> Path:
@@ -99,15 +101,14 @@ def map_bytes(path: Path) -> mmap.mmap | bytes:
 
 
 def _remove_leftovers(folder: Path) -> None:
-    """Remove what processes that were killed while writing this folder have left beside it."""
+    """Remove what processes that were killed while writing this folder have left beside it.
+
+    Whether one is still writing cannot be asked across machines, so a day must have passed.
+    """
     for aside in folder.parent.glob(f".{folder.name}.*.part"):
-        process = aside.name.split(".")[-2]
-        try:
-            os.kill(int(process), 0)  # asks only whether it lives
-        except (ProcessLookupError, ValueError):
+        touched = max(path.stat().st_mtime for path in (aside, *aside.iterdir()))
+        if time.time() - touched > _LEFTOVER_AGE_S:
             shutil.rmtree(aside, ignore_errors=True)
-        except PermissionError:
-            continue  # it lives, under another user
 
 
 def _checksum(path: Path) -> list[int]:
