@@ -14,9 +14,11 @@ from lit_qagent.environments.webshop.search_counts import encode_term
 
 _LISTED = {"<a>": "a", "<c>": "c", "<q>": "q"}
 # The threshold of the pruning is looked for among this many products with rare terms.
-_NUM_PROBES = 2_000
+_NUM_PROBES = 1_000
+# A term of so few products is added faster than it is ruled out.
+_CHEAP_PAIRS = 10_000
 # Up to this many products it takes longer to rule some out than to score all.
-_MAX_UNPRUNED = 20_000
+_MAX_UNPRUNED = 200_000
 _ROUNDING = 2.0**-20
 
 
@@ -39,11 +41,13 @@ class _Term(NamedTuple):
         number: Its number in the index.
         weight: See `weigh_term`.
         limit: No product's score for the term is above it.
+        num_found: Products with the term.
     """
 
     number: int
     weight: np.float32
     limit: float
+    num_found: int
 
 
 class SearchIndex:
@@ -136,7 +140,7 @@ class SearchIndex:
                 num_found = int(self._arrays.starts[number + 1] - self._arrays.starts[number])
                 weight = weigh_term(self._num_filled, num_found, count)
                 limit = float(weight - weight / self._arrays.peaks[number])
-                terms.append(_Term(number, weight, limit))
+                terms.append(_Term(number, weight, limit, num_found))
         return sorted(terms, key=lambda term: -term.limit)
 
     def _candidates(self, terms: Sequence[_Term], k: int) -> np.ndarray:
@@ -153,7 +157,7 @@ class SearchIndex:
         base, floor, rest = 0.0, -np.inf, sum(term.limit for term in terms)
         added = 0
         for term in terms:
-            if len(probes) >= k and added:
+            if len(probes) >= k and term.num_found > _CHEAP_PAIRS:
                 floor = _kth_largest(sums[probes], k)
                 if floor + base - rest > margin:
                     break

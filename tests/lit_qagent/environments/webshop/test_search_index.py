@@ -74,6 +74,7 @@ def test_the_ranking_is_that_of_scoring_every_product(
     k: int, unpruned: int, probes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(search_index, "_MAX_UNPRUNED", unpruned)
+    monkeypatch.setattr(search_index, "_CHEAP_PAIRS", 0)
     monkeypatch.setattr(search_index, "_NUM_PROBES", probes)
     products = list(bulk_products(600, seed=3))
     index, naive = SearchIndex.build(products), NaiveSearch(products)
@@ -88,6 +89,7 @@ def test_pruning_holds_for_rare_and_common_words_in_any_mixture(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(search_index, "_MAX_UNPRUNED", 0)
+    monkeypatch.setattr(search_index, "_CHEAP_PAIRS", 0)
     products = list(bulk_products(400, seed=5))
     index, naive = SearchIndex.build(products), NaiveSearch(products)
     by_frequency = [term for term, _ in naive.found.most_common()]
