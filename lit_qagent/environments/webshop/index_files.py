@@ -4,6 +4,7 @@ import json
 import mmap
 import os
 import shutil
+import time
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from lit_qagent.core.errors import DataError
 
 _MANIFEST = "manifest.json"
 _CHUNK_BYTES = 1 << 22
+_LEFTOVER_AGE_S = 24 * 3600.0
 
 
 def cache_folder() -> Path:
@@ -36,6 +38,7 @@ def written_whole(folder: Path, facts: Mapping[str, Any]) -> Iterator[Path]:
         facts: JSON values for the manifest, read when the block ends.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers(folder)
     aside = folder.with_name(f".{folder.name}.{os.getpid()}.part")
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir()
@@ -95,6 +98,17 @@ def map_bytes(path: Path) -> mmap.mmap | bytes:
         return b""
     with path.open("rb") as file:
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Remove what processes that were killed while writing this folder have left beside it.
+
+    Whether one is still writing cannot be asked across machines, so a day must have passed.
+    """
+    for aside in folder.parent.glob(f".{folder.name}.*.part"):
+        touched = max(path.stat().st_mtime for path in (aside, *aside.iterdir()))
+        if time.time() - touched > _LEFTOVER_AGE_S:
+            shutil.rmtree(aside, ignore_errors=True)
 
 
 def _checksum(path: Path) -> list[int]:

@@ -14,7 +14,11 @@ from lit_qagent.environments.webshop.search_counts import encode_term
 
 _LISTED = {"<a>": "a", "<c>": "c", "<q>": "q"}
 # The threshold of the pruning is looked for among this many products with rare terms.
-_NUM_PROBES = 2_000
+_NUM_PROBES = 1_000
+# A term of so few products is added faster than it is ruled out.
+_CHEAP_PAIRS = 10_000
+# Up to this many products it takes longer to rule some out than to score all.
+_MAX_UNPRUNED = 200_000
 _ROUNDING = 2.0**-20
 
 
@@ -37,11 +41,13 @@ class _Term(NamedTuple):
         number: Its number in the index.
         weight: See `weigh_term`.
         limit: No product's score for the term is above it.
+        num_found: Products with the term.
     """
 
     number: int
     weight: np.float32
     limit: float
+    num_found: int
 
 
 class SearchIndex:
@@ -89,14 +95,41 @@ class SearchIndex:
         terms = self._query_terms(query)
         if not terms or k < 1:
             return []
-        candidates = self._candidates(terms, k)
-        total = np.zeros(len(candidates))
+        if self._num_products <= _MAX_UNPRUNED:
+            found, scores = self._score_all(terms)
+        else:
+            found = self._candidates(terms, k)
+            scores = self._score(terms, found)
+        return self._best(found, scores, k)
+
+    def _score_all(self, terms: Sequence[_Term]) -> tuple[np.ndarray, np.ndarray]:
+        """Return the products with a score, ascending, and their scores."""
+        sums = np.zeros(self._num_products)
         for term in terms:
-            total += term.weight - term.weight / self._factors_of(term.number, candidates)
-        scores = total.astype(np.float32)
-        candidates, scores = candidates[scores > 0], scores[scores > 0]
-        best = np.lexsort((self._arrays.ranks[candidates], -scores))[:k]
-        return [Hit(int(candidates[i]), float(scores[i])) for i in best]
+            row = self._dense_rows.get(term.number)
+            if row is not None:
+                sums += term.weight - term.weight / self._arrays.dense[row]
+            else:
+                positions, factors = self._pairs(term.number)
+                sums[positions] += term.weight - term.weight / factors
+        found = np.flatnonzero(sums)
+        return found, sums[found].astype(np.float32)
+
+    def _score(self, terms: Sequence[_Term], products: np.ndarray) -> np.ndarray:
+        """Return the scores of some products; the same sums in the same order as `_score_all`."""
+        sums = np.zeros(len(products))
+        for term in terms:
+            sums += term.weight - term.weight / self._factors_of(term.number, products)
+        return sums.astype(np.float32)
+
+    def _best(self, products: np.ndarray, scores: np.ndarray, k: int) -> list[Hit]:
+        """Return the best of some products that have a score, ties by asin."""
+        kept = scores > 0
+        if np.count_nonzero(kept) > k:
+            kept &= scores >= _kth_largest(scores, k)
+        products, scores = products[kept], scores[kept]
+        order = np.lexsort((self._arrays.ranks[products], -scores))[:k]
+        return [Hit(int(products[place]), float(scores[place])) for place in order]
 
     def _query_terms(self, query: str) -> list[_Term]:
         """Return the terms that the index has, those that can add most first."""
@@ -107,7 +140,7 @@ class SearchIndex:
                 num_found = int(self._arrays.starts[number + 1] - self._arrays.starts[number])
                 weight = weigh_term(self._num_filled, num_found, count)
                 limit = float(weight - weight / self._arrays.peaks[number])
-                terms.append(_Term(number, weight, limit))
+                terms.append(_Term(number, weight, limit, num_found))
         return sorted(terms, key=lambda term: -term.limit)
 
     def _candidates(self, terms: Sequence[_Term], k: int) -> np.ndarray:
@@ -124,31 +157,23 @@ class SearchIndex:
         base, floor, rest = 0.0, -np.inf, sum(term.limit for term in terms)
         added = 0
         for term in terms:
-            if len(probes) >= k and added:
+            if len(probes) >= k and term.num_found > _CHEAP_PAIRS:
                 floor = _kth_largest(sums[probes], k)
                 if floor + base - rest > margin:
                     break
             base += self._add(term, sums)
             rest -= term.limit
             added += 1
-        remaining = terms[added:]
-        if remaining:
+        if len(probes) >= k:
+            floor = _kth_largest(sums[probes], k)
+        if base or floor > -np.inf:
             found = np.flatnonzero(sums >= floor - rest - margin)
-            scores = sums[found]
-            for term in remaining:
-                scores += term.weight - term.weight / self._factors_of(term.number, found)
         else:
-            if len(probes) >= k:
-                floor = _kth_largest(sums[probes], k)
-            found = (
-                np.flatnonzero(sums >= floor - margin)
-                if base or floor > -np.inf
-                else (np.flatnonzero(sums))
-            )
-            scores = sums[found]
-        if len(found) <= k:
-            return found
-        return found[scores >= _kth_largest(scores, k) - margin]
+            found = np.flatnonzero(sums)
+        scores = sums[found]
+        for term in terms[added:]:
+            scores += term.weight - term.weight / self._factors_of(term.number, found)
+        return found if len(found) <= k else found[scores >= _kth_largest(scores, k) - margin]
 
     def _probes(self, terms: Sequence[_Term]) -> np.ndarray:
         """Return products with the rarest terms, without repetition."""

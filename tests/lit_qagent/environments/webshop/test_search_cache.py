@@ -1,4 +1,5 @@
 import logging
+import os
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,20 @@ def test_a_build_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(OSError, match="no space"):
         write_index(tmp_path / "index", PRODUCTS)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_build_left_is_removed_and_a_running_one_is_let_be(tmp_path: Path) -> None:
+    left, running = tmp_path / ".index.1.part", tmp_path / ".index.2.part"
+    for folder in (left, running):
+        folder.mkdir()
+        (folder / "products.npy").write_bytes(b"half")
+    for path in (left, left / "products.npy"):
+        os.utime(path, (1.0, 1.0))
+    os.utime(running, (1.0, 1.0))
+    write_index(tmp_path / "index", PRODUCTS)
+    assert not left.exists()
+    assert running.exists()
+    open_index(tmp_path / "index", catalog_hash(PRODUCTS))
 
 
 def test_a_small_catalogue_is_kept_in_memory_and_a_large_one_in_the_cache(

@@ -69,8 +69,12 @@ def read_product(raw: dict[str, Any]) -> Product:
 
 
 @pytest.mark.parametrize("k", [1, 10, 50, 700])
-@pytest.mark.parametrize("probes", [20, 2_000])
-def test_pruning_changes_nothing(k: int, probes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("unpruned", "probes"), [(0, 20), (0, 2_000), (1_000, 0)])
+def test_the_ranking_is_that_of_scoring_every_product(
+    k: int, unpruned: int, probes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search_index, "_MAX_UNPRUNED", unpruned)
+    monkeypatch.setattr(search_index, "_CHEAP_PAIRS", 0)
     monkeypatch.setattr(search_index, "_NUM_PROBES", probes)
     products = list(bulk_products(600, seed=3))
     index, naive = SearchIndex.build(products), NaiveSearch(products)
@@ -81,7 +85,31 @@ def test_pruning_changes_nothing(k: int, probes: int, monkeypatch: pytest.Monkey
         assert index.hits(query, k) == naive.hits(query, k), query
 
 
-def test_ties_are_decided_by_asin_wherever_the_product_stands() -> None:
+def test_pruning_holds_for_rare_and_common_words_in_any_mixture(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(search_index, "_MAX_UNPRUNED", 0)
+    monkeypatch.setattr(search_index, "_CHEAP_PAIRS", 0)
+    products = list(bulk_products(400, seed=5))
+    index, naive = SearchIndex.build(products), NaiveSearch(products)
+    by_frequency = [term for term, _ in naive.found.most_common()]
+    rng = np.random.default_rng(0)
+    num_pruned = 0
+    for _ in range(300):
+        places = np.geomspace(1, len(by_frequency), 20).astype(int) - 1
+        query = " ".join(by_frequency[place] for place in rng.choice(places, rng.integers(1, 7)))
+        k = int(rng.integers(1, 15))
+        assert index.hits(query, k) == naive.hits(query, k), (query, k)
+        if terms := index._query_terms(query):
+            num_pruned += len(index._candidates(terms, k)) < len(index._score_all(terms)[0])
+    assert num_pruned > 200
+
+
+@pytest.mark.parametrize("unpruned", [0, 1_000])
+def test_ties_are_decided_by_asin_wherever_the_product_stands(
+    unpruned: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search_index, "_MAX_UNPRUNED", unpruned)
     products = generate_catalog(CatalogSpec(num_products=300))
     index, naive = SearchIndex.build(products), NaiveSearch(products)
     for query in ("lamp", "shirt", "for every day", "cotton shirt red", "red"):
