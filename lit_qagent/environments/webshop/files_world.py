@@ -100,6 +100,7 @@ class WebShopFiles(ShopWorld):
         self._left_out, self._tasks = _deal(self._stock, self._manifest, drop=overlap == "drop")
         self._shop = OriginalShop(self._stock.products, _PAGES, self._stock.search)
         self._settings = self._describe()
+        self._solved: list[Trajectory] = []  # the examples, once made; forks share them
 
     def tasks(self, split: str) -> Sequence[Task]:
         """Return the goals of a split as tasks, made when asked for.
@@ -140,7 +141,9 @@ class WebShopFiles(ShopWorld):
         """Return two solved tasks of a generated catalogue, on pages of the same form."""
         from lit_qagent.environments.webshop.examples import solved_in
 
-        return solved_in(self)
+        if not self._solved:
+            self._solved.extend(solved_in(self))
+        return tuple(self._solved)
 
     def with_products(self, products: Sequence[Product]) -> Self:
         """Return a branch whose shop has other products, the same pages and no exact nouns."""
