@@ -49,8 +49,12 @@ class Manifest:
         return {index: owner[index] for index in self.splits[split] if index in owner}
 
     def sha256(self) -> str:
-        """Return a hash of every list."""
-        return hash_indices({name: hash_indices(list(self.splits[name])) for name in self.splits})
+        """Return a hash of every list; of a range, its ends stand for its millions of goals."""
+        lists = {
+            name: hash_indices(str(indices) if isinstance(indices, range) else list(indices))
+            for name, indices in self.splits.items()
+        }
+        return hash_indices(dict(sorted(lists.items())))
 
 
 def load_manifest(name: str, *, goals: str, num_goals: int) -> Manifest:

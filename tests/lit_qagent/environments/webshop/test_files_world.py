@@ -169,7 +169,7 @@ def test_a_session_is_small_beside_the_catalogue(tmp_path: Path) -> None:
     for _ in range(4):
         world.step((world.observation.admissible or ())[-1])
         world.step("click[< prev]")
-    shared = ("_stock", "_shop", "_tasks", "_manifest", "_rule", "_settings")
+    shared = ("_stock", "_shop", "_tasks", "_manifest", "_rule", "_settings", "_solved")
     own = {key: value for key, value in vars(world).items() if key not in shared}
     assert len(pickle.dumps(own)) < 50_000
     twin = world.fork()
@@ -294,6 +294,7 @@ def test_examples_are_solved_on_pages_of_the_same_form(tmp_path: Path) -> None:
     world = make_world(tmp_path, observation="text")
     examples = world.examples()
     assert [example.success for example in examples] == [True, True]
+    assert world.fork().examples()[0] is examples[0]  # made once for all branches
     first = examples[0]
     assert first.first_observation.text.startswith("WebShop [SEP] Instruction: [SEP] i need")
     assert first.steps[0].action.startswith("Thought: ")
