@@ -110,7 +110,8 @@ def check_four_bit() -> Finding:
 
 def check_small_model() -> Finding:
     """The small model of the quickstart and the tests, in the cache or to be fetched."""
-    from lit_qagent.policies.smollm2 import SMALL_MODEL, cache_folder
+    from lit_qagent.core.folders import cache_folder
+    from lit_qagent.policies.smollm2 import SMALL_MODEL
 
     folders = sorted(cache_folder().glob(f"{SMALL_MODEL}*/config.json"))
     if folders:
