@@ -7,25 +7,41 @@ original  two whole models, one full forward pass per candidate, logits of all p
 batched   one copy of the weights, the candidates of a step as a batch of full sequences
 
 The slow sides score a part of the candidates, whose histories are as long as the mean of all, and
-count what they scored. One thread and CPU seconds, so that what else the machine does hardly matters.
+count what they scored. One thread and CPU seconds: what else the machine does
+hardly matters.
 """
 
 import argparse
+import asyncio
 import json
 import random
 import time
 from typing import Any
 
+import torch
 from common import add_json_option, peak_rss_gb, report, run_side
 
 from lit_qagent.core.records import History, Message
 from lit_qagent.core.seeds import derive_seed
+from lit_qagent.data.batch import collate_sequences
+from lit_qagent.data.rendering import SequenceRenderer
+from lit_qagent.models.backbone import build_backbone
+from lit_qagent.models.q_heads import ImplicitQHead
+from lit_qagent.models.q_model import QModel
+from lit_qagent.models.scorer import QScorer
+from lit_qagent.models.specs import BackboneSpec, LoraSpec
+from lit_qagent.policies.chat import load_renderer
+from lit_qagent.policies.pretrained import resolve_model
 
 NUM_STEPS = 7
 MIDDLE = NUM_STEPS // 2
 ORIGINAL_STEPS = (0, MIDDLE, NUM_STEPS - 1)
 BETA = 0.1
-WORDS = ["river", "museum", "second", "northern", "writer", "album", "station", "bridge", "founded", "painter", "opened", "village", "between", "league", "island", "former", "court", "school", "award", "library", "director", "valley", "season", "century"]
+_WORDS = (
+    "river museum second northern writer album station bridge founded painter opened village "
+    "between league island former court school award library director valley season century"
+)
+WORDS = _WORDS.split()
 
 
 def make_episode(num_candidates: int) -> list[tuple[History, list[str]]]:
@@ -53,14 +69,7 @@ def make_episode(num_candidates: int) -> list[tuple[History, list[str]]]:
     return steps
 
 
-def load_q_model() -> Any:
-    import torch
-
-    from lit_qagent.models.backbone import build_backbone
-    from lit_qagent.models.q_heads import ImplicitQHead
-    from lit_qagent.models.q_model import QModel
-    from lit_qagent.models.specs import BackboneSpec, LoraSpec
-
+def load_q_model() -> QModel:
     torch.manual_seed(0)
     spec = BackboneSpec(name="SmolLM2-135M-Instruct", dtype="float32")
     q_model = QModel(build_backbone(spec, LoraSpec(rank=16, alpha=32)), ImplicitQHead(beta=BETA))
@@ -70,19 +79,11 @@ def load_q_model() -> Any:
     return q_model
 
 
-def make_renderer() -> Any:
-    from lit_qagent.data.rendering import SequenceRenderer
-    from lit_qagent.policies.chat import load_renderer
-    from lit_qagent.policies.pretrained import resolve_model
-
+def make_renderer() -> SequenceRenderer:
     return SequenceRenderer(load_renderer(resolve_model("SmolLM2-135M-Instruct")), 8192)
 
 
 def run_ours(num_candidates: int) -> dict[str, Any]:
-    import asyncio
-
-    from lit_qagent.models.scorer import QScorer
-
     scorer = QScorer(load_q_model(), make_renderer())
     episode = make_episode(num_candidates)
 
@@ -96,8 +97,6 @@ def run_ours(num_candidates: int) -> dict[str, Any]:
 
 def run_original(num_candidates: int) -> dict[str, Any]:
     """Score the first candidate of the first, the middle and the last step."""
-    import torch
-
     policy, reference = load_q_model().backbone, load_q_model().backbone
     renderer = make_renderer()
     episode = make_episode(num_candidates)
@@ -111,9 +110,7 @@ def run_original(num_candidates: int) -> dict[str, Any]:
     return result(scores, len(rendered), time.process_time() - began)
 
 
-def full_log_prob(model: Any, prompt_ids: list[int], action_ids: list[int]) -> float:
-    import torch
-
+def full_log_prob(model: torch.nn.Module, prompt_ids: list[int], action_ids: list[int]) -> float:
     logits = model(input_ids=torch.tensor([prompt_ids + action_ids])).logits.float()
     log_probs = torch.log_softmax(logits, dim=-1)[0, len(prompt_ids) - 1 : -1]
     return float(log_probs.gather(-1, torch.tensor(action_ids)[:, None]).sum())
@@ -121,9 +118,6 @@ def full_log_prob(model: Any, prompt_ids: list[int], action_ids: list[int]) -> f
 
 def run_batched(num_candidates: int) -> dict[str, Any]:
     """Score all candidates of the middle step."""
-    import torch
-
-    from lit_qagent.data.batch import collate_sequences
 
     q_model, renderer = load_q_model(), make_renderer()
     sequences = renderer.render(*make_episode(num_candidates)[MIDDLE])
@@ -166,8 +160,6 @@ def main() -> None:
     add_json_option(parser)
     options = parser.parse_args()
     if options.side:
-        import torch
-
         torch.set_num_threads(1)
         print(json.dumps(SIDES[options.side](options.n)))
         return
