@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -19,6 +20,8 @@ WORLD = "TextWorld"
 _DEFAULT_GAME = GameSpec(num_simulators=8)
 _DEFAULT_SPLITS = SplitSizes()
 _ARTICLES = ("the", "a", "an", "some")
+_EXAMINED = re.compile(r"examine( [a-z-]+){1,5}", re.ASCII)
+_NOT_NAMES = {"then", "and", "it", "them", "all"}
 _SYNONYMS = {"get": "take", "grab": "take", "x": "examine", "l": "look", "i": "inventory"}
 _INSTRUCTIONS = """\
 You play a text game in a house. Read the recipe in the cookbook, gather its ingredients, which may
@@ -126,6 +129,8 @@ class TextWorldCooking(TextGame):
         starts = [known for known in view.commands if f"{known} ".startswith(f"{meant} ")]
         if meant in starts:
             return meant
+        if _EXAMINED.fullmatch(meant) and not _NOT_NAMES.intersection(words):
+            return meant  # TextWorld does not list this for what is held
         return starts[0] if len(starts) == 1 and len(words) > 1 else None
 
 

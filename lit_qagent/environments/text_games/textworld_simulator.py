@@ -15,6 +15,7 @@ from lit_qagent.environments.text_games.packages import known_to_work
 from lit_qagent.environments.text_games.simulator import Simulator, View
 
 _END = re.compile(r"\s*Would you like to RESTART.*", re.DOTALL)
+_REFUSALS = ("You can't see any such thing", "I only understood", "I didn't understand")
 _CENTRED = re.compile(r"^ +(?=\*\*\*)", re.MULTILINE)
 
 
@@ -41,7 +42,7 @@ class TextWorldSimulator(Simulator):
         return self._see(shown, is_first=True)
 
     def act(self, command: str) -> View:
-        """Carry out a listed command.
+        """Carry out a listed command, or one that changes nothing.
 
         Others must not be sent: the game may follow them where TextWorld's list does not.
         """
@@ -88,11 +89,13 @@ class TextWorldSimulator(Simulator):
 
     def _see(self, shown: Any, *, is_first: bool) -> View:  # noqa: ANN401
         is_over = bool(shown.won or shown.lost)
+        text = clean_text(shown.feedback, shown.objective if is_first else "")
         return View(
-            text=clean_text(shown.feedback, shown.objective if is_first else ""),
+            text=text,
             commands=() if is_over else tuple(sorted(set(shown.admissible_commands))),
             score=min(1.0, max(0.0, shown.score / shown.max_score)),
             is_over=is_over,
+            is_understood=not text.startswith(_REFUSALS),
         )
 
 
