@@ -35,8 +35,8 @@ _EPISODES = {"twc": 300, "cookingworld": 200, "textworld": 60, "scienceworld": 1
 _NUM_GAMES = 4
 
 
-def make_world(name: str, folder: str) -> TextGame:
-    game = GameSpec(step_budget=_STEPS)
+def make_world(name: str, folder: str, steps: int) -> TextGame:
+    game = GameSpec(step_budget=steps)
     if name == "twc":
         return TextWorldExpress(parameters=_TWC, game=game, max_steps=_STEPS)
     if name == "cookingworld":
@@ -45,11 +45,11 @@ def make_world(name: str, folder: str) -> TextGame:
         splits = SplitSizes(train=_NUM_GAMES, valid=0, test=0)
         return TextWorldCooking(folder=folder, splits=splits, game=game, max_steps=_STEPS)
     names = ["find-non-living-thing", "lifespan-longest-lived", "boil", "power-component"]
-    return ScienceWorld(names=names, game=GameSpec(step_budget=_STEPS, num_simulators=4))
+    return ScienceWorld(names=names, game=GameSpec(step_budget=steps, num_simulators=4))
 
 
-def bench_world(name: str, episodes: int, folder: str) -> Iterator[dict[str, Any]]:
-    world = make_world(name, folder)
+def bench_world(name: str, episodes: int, steps_each: int, folder: str) -> Iterator[dict[str, Any]]:
+    world = make_world(name, folder, steps_each)
     tasks = list(world.tasks("train"))
     random.Random(0).shuffle(tasks)
     began = time.perf_counter()
@@ -63,7 +63,7 @@ def bench_world(name: str, episodes: int, folder: str) -> Iterator[dict[str, Any
         while not branch.is_over:
             command = rng.choice(branch.observation.admissible or ("look",))
             steps.append(timed(lambda b=branch, c=command: b.step(c)))
-        if number in (episodes // 10, episodes - 1):
+        if number in (min(max(episodes // 10, world.pool.size), episodes - 2), episodes - 1):
             sizes.append(resident_mb())
     skip = len(steps) // 10
     median = statistics.median(steps[skip:])
@@ -88,8 +88,8 @@ def bench_branches(
     seconds = []
     for _ in range(5):
         twin = branch.fork()
-        for task in tasks[: world.pool.size]:  # leaves no simulator on the way
-            world.fork().reset(task)
+        for slot in world.pool._slots:
+            slot.place = None
         seconds.append(timed(lambda t=twin: t.step(command)))
     theirs = package_branch_seconds(name, world, branch)
     row = {
@@ -103,6 +103,7 @@ def bench_branches(
 def deep_branch(world: TextGame, tasks: list[Any], rng: random.Random) -> TextGame:
     while True:
         branch = world.fork()
+        branch.game = GameSpec()
         branch.reset(rng.choice(tasks[-3:]))
         for _ in range(5):
             if branch.is_over:
@@ -176,6 +177,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--worlds", nargs="+", choices=list(_EPISODES), default=list(_EPISODES))
     parser.add_argument("--episodes", type=int, help="of each world; default: a few seconds' worth")
+    parser.add_argument("--steps", type=int, default=_STEPS, help="commands in an episode")
     parser.add_argument("--games", help="folder to keep TextWorld's games in; default: a new one")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
@@ -186,7 +188,7 @@ def main() -> None:
         for name in options.worlds:
             episodes = options.episodes or _EPISODES[name]
             try:
-                for row in bench_world(name, episodes, options.games or fresh):
+                for row in bench_world(name, episodes, options.steps, options.games or fresh):
                     rows.append(row)
                     print(
                         " | ".join(

@@ -74,7 +74,8 @@ class ScienceWorld(TextGame):
             "scienceworld", world=WORLD, how="pip install 'lit-qagent[worlds]'"
         )
         self.simplifications = _check_simplifications(simplifications)
-        super().__init__(host=ScienceHost(simplifications), game=game, max_steps=max_steps)
+        host = ScienceHost(simplifications, heap_mb=512 + 32 * game.num_simulators)
+        super().__init__(host=host, game=game, max_steps=max_steps)
         # Checks the names in any case; a file's splits are then narrowed to them.
         splits = package_splits(names or NUM_VARIATIONS, _EXAMPLES)
         if splits_file is not None:

@@ -8,6 +8,7 @@ repeated on any simulator.
 import json
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from lit_qagent.core.errors import EnvironmentFailure
@@ -17,7 +18,6 @@ from lit_qagent.environments.text_games.scienceworld_tasks import NUM_VARIATIONS
 from lit_qagent.environments.text_games.simulator import Simulator, SimulatorHost, View
 
 WORLD = "ScienceWorld"
-_HEAP_MB = 1024
 _MENU = "Ambiguous request"
 _REFUSALS = ("No known action", "Unknown action")
 _MENU_ENTRY = re.compile(r"^(\d+):\t(.*)$", re.MULTILINE)
@@ -30,17 +30,19 @@ class ScienceHost(SimulatorHost):
 
     Args:
         simplifications: The package's simplifications, such as ``easy``.
+        heap_mb: Most memory for Java objects; a simulator takes about 12 MB.
     """
 
-    def __init__(self, simplifications: str) -> None:
+    def __init__(self, simplifications: str, *, heap_mb: int) -> None:
         self._simplifications = simplifications
+        self._heap_mb = heap_mb
         self._process: JavaProcess | None = None
 
     def open(self) -> Simulator:
         """Make one more simulator."""
         if self._process is None or not self._process.is_alive:
             jar = package_file("scienceworld", "scienceworld.jar", world=WORLD)
-            self._process = JavaProcess(world=WORLD, jar=jar, heap_mb=_HEAP_MB)
+            self._process = JavaProcess(world=WORLD, jar=jar, heap_mb=self._heap_mb)
         return ScienceSimulator(self._process, self._simplifications)
 
     def close(self) -> None:
@@ -55,7 +57,7 @@ class ScienceHost(SimulatorHost):
         return process
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (ScienceHost, (self._simplifications,))
+        return (partial(ScienceHost, heap_mb=self._heap_mb), (self._simplifications,))
 
 
 class ScienceSimulator(Simulator):

@@ -15,7 +15,6 @@ from lit_qagent.environments.text_games.simulator import Simulator, SimulatorHos
 from lit_qagent.environments.text_games.text_game import GameSpec, TextGame
 
 WORLD = "TextWorldExpress"
-_HEAP_MB = 512
 _SEEDS_PER_FOLD = 1000
 # The package's own seeds: each fold has its own thousand, and the objects differ between folds.
 _FIRST_SEEDS = {"train": 0, "dev": 10_000, "test": 20_000}
@@ -76,7 +75,8 @@ class TextWorldExpress(TextGame):
         text = ",".join(f"{key}={value}" for key, value in sorted(self.parameters.items()))
         if name_of_game in _ONE_AT_A_TIME:
             game = replace(game, num_simulators=1)
-        super().__init__(host=_ExpressHost(name_of_game, text), game=game, max_steps=max_steps)
+        host = _ExpressHost(name_of_game, text, heap_mb=256 + 16 * game.num_simulators)
+        super().__init__(host=host, game=game, max_steps=max_steps)
         self._tasks = {
             split: [self._make_task(seed, split) for seed in range(first, first + _SEEDS_PER_FOLD)]
             for split, first in _FIRST_SEEDS.items()
@@ -125,7 +125,8 @@ class TextWorldExpress(TextGame):
 class _ExpressHost(SimulatorHost):
     """Starts one Java process for all simulators of a world."""
 
-    def __init__(self, game: str, parameters: str) -> None:
+    def __init__(self, game: str, parameters: str, heap_mb: int) -> None:
+        self._heap_mb = heap_mb
         self._game = game
         self._parameters = parameters
         self._process: JavaProcess | None = None
@@ -133,7 +134,7 @@ class _ExpressHost(SimulatorHost):
     def open(self) -> Simulator:
         if self._process is None or not self._process.is_alive:
             jar = package_file("textworld_express", "textworld-express.jar", world=WORLD)
-            self._process = JavaProcess(world=WORLD, jar=jar, heap_mb=_HEAP_MB)
+            self._process = JavaProcess(world=WORLD, jar=jar, heap_mb=self._heap_mb)
         return _ExpressSimulator(self._process, self._game, self._parameters)
 
     def close(self) -> None:
@@ -146,7 +147,7 @@ class _ExpressHost(SimulatorHost):
         return process
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (_ExpressHost, (self._game, self._parameters))
+        return (_ExpressHost, (self._game, self._parameters, self._heap_mb))
 
 
 class _ExpressSimulator(Simulator):

@@ -10,6 +10,8 @@ from uuid import uuid4
 
 import pytest
 
+from lit_qagent.core.errors import EnvironmentFailure
+from lit_qagent.environments.text_games.java import JavaProcess
 from tests.lit_qagent.environments.text_games.needs import need_java
 
 need_java("textworld-express")
@@ -121,3 +123,8 @@ def test_ctrl_c_in_a_terminal_does_not_reach_the_games() -> None:
     )
     assert done.returncode == 0, done.stderr
     assert none_left(mark)
+
+
+def test_a_java_that_does_not_start_is_reported_with_its_words(tmp_path: Path) -> None:
+    with pytest.raises(EnvironmentFailure, match=r"a world: Java did not start.*heap"):
+        JavaProcess(world="a world", jar=tmp_path / "none.jar", heap_mb=1)

@@ -1,4 +1,6 @@
+import pickle
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError
 
 import pytest
@@ -122,6 +124,26 @@ def test_a_free_command_is_matched_without_regard_to_case(twc: TextWorldExpress)
     assert "look around" not in (branch.observation.admissible or ())
     assert branch.step("Thought: Where am I?\nAction:  Look   AROUND").valid
     assert not branch.step("dance").valid
+
+
+@pytest.mark.integration
+def test_another_thread_may_go_on_with_an_episode(twc: TextWorldExpress) -> None:
+    branch = twc.fork()
+    branch.reset(branch.tasks("train")[4])
+    alone = branch.fork().step("look around")
+    with ThreadPoolExecutor(max_workers=4) as threads:
+        steps = list(threads.map(lambda _: branch.fork().step("look around"), range(20)))
+    assert steps == [alone] * 20
+
+
+@pytest.mark.integration
+def test_a_pickled_world_plays_on_in_a_process_of_its_own(twc: TextWorldExpress) -> None:
+    branch = twc.fork()
+    branch.reset(branch.tasks("train")[5])
+    other = pickle.loads(pickle.dumps(branch))
+    assert other.pool.num_open == 0
+    assert other.step("look around") == branch.step("look around")
+    other.close()
 
 
 @pytest.mark.integration
