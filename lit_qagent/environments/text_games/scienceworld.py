@@ -35,7 +35,7 @@ _INSTRUCTIONS = """\
 You do science experiments in a simulated house with several rooms. Read the task, find what it
 needs, and act in small steps. Focus on an object only when the task asks for it: to focus on a
 wrong one ends the task without success.
-Commands are plain words: look around; look at X; open X; teleport to ROOM; pick up X; move X to Y;
+Commands are plain words: look around; look at X; open X; {travel}; pick up X; move X to Y;
 pour X into Y; mix X; activate X; connect X to Y; use X on Y; read X; wait; inventory; focus on X.
 If a command fits several objects, a numbered list is shown: answer with a number."""
 
@@ -92,7 +92,9 @@ class ScienceWorld(TextGame):
 
     def instructions(self) -> str:
         """Return what can be done and what ends a task."""
-        return _INSTRUCTIONS
+        chosen = self.simplifications.split(",")
+        can_teleport = "easy" in chosen or "teleportAction" in chosen
+        return _INSTRUCTIONS.format(travel="teleport to ROOM" if can_teleport else "go to ROOM")
 
     def data_hash(self) -> str:
         """Return a hash of the package's version, the simplifications, splits and step limits."""

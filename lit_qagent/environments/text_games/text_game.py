@@ -1,11 +1,12 @@
 """What all text games share: branches as command lists, free and listed commands, scores."""
 
+import copy
 import re
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Self
 
 from lit_qagent.core.errors import ConfigError
 from lit_qagent.core.records import Observation, Task, Trajectory
@@ -93,6 +94,10 @@ class TextGame(Environment):
     def _budget_of(self, task: Task) -> int | None:
         """Return the number of commands after which the game of a task ends by itself."""
         return self.game.step_budget
+
+    def fork(self) -> Self:
+        """Return an independent branch; what a branch holds is never changed in place."""
+        return copy.copy(self)
 
     def close(self) -> None:
         """End the simulators and their process; stepping any branch again starts new ones."""

@@ -54,6 +54,13 @@ def test_a_file_s_limits_are_the_games_budgets(tmp_path: Path) -> None:
     assert narrowed.data_hash() != world.data_hash()
 
 
+def test_the_agent_is_told_how_it_can_travel() -> None:
+    assert "teleport to ROOM" in ScienceWorld().instructions()
+    told = ScienceWorld(simplifications="openDoors").instructions()
+    assert "go to ROOM" in told
+    assert "teleport" not in told
+
+
 def test_bad_settings_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="'eazy'; choose from easy"):
         ScienceWorld(simplifications="eazy")

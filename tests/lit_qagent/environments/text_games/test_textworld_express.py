@@ -15,7 +15,16 @@ from tests.lit_qagent.environments.text_games.needs import need_java
 need_java("textworld-express")
 
 TWC = {"numLocations": 1, "numItemsToPutAway": 3, "includeDoors": 0, "limitInventorySize": 0}
-GAMES = ("twc", "cookingworld", "coin", "mapreader", "arithmetic", "sorting", "simonsays")
+GAMES = (
+    "twc",
+    "cookingworld",
+    "coin",
+    "mapreader",
+    "arithmetic",
+    "sorting",
+    "simonsays",
+    "peckingorder",
+)
 
 
 @pytest.fixture(scope="module")
