@@ -64,14 +64,16 @@ def bench_world(name: str, episodes: int, steps_each: int, folder: str) -> Itera
             command = rng.choice(branch.observation.admissible or ("look",))
             steps.append(timed(lambda b=branch, c=command: b.step(c)))
         if number in (min(max(episodes // 10, world.pool.size), episodes - 2), episodes - 1):
-            sizes.append(resident_mb())
+            sizes.append((*resident_mb(), live_objects_mb(world)))
     skip = len(steps) // 10
     median = statistics.median(steps[skip:])
     yield {"world": name, "what": "step, ms", "value": median * 1e3}
     yield {"world": name, "what": "steps/s (mean)", "value": 1 / statistics.fmean(steps[skip:])}
     yield {"world": name, "what": "reset, ms", "value": statistics.median(resets[1:]) * 1e3}
-    for place, before, after in zip(("Python", "Java"), sizes[0], sizes[-1], strict=True):
-        what = f"{place} memory after {episodes} episodes, MB (growth since the first tenth)"
+    for place, before, after in zip(
+        ("Python", "Java", "Java live objects"), sizes[0], sizes[-1], strict=True
+    ):
+        what = f"{place} memory after {episodes} episodes, MB (and its growth once warm)"
         yield {"world": name, "what": what, "value": after, "growth": after - before}
     yield from bench_branches(name, world, tasks, rng)
     world.close()
@@ -167,6 +169,16 @@ def resident_mb() -> tuple[float, float]:
             java += memory_mb(fields)
     own_fields = Path("/proc/self/status").read_text().splitlines()
     return memory_mb(dict(line.split(":", 1) for line in own_fields)), java
+
+
+def live_objects_mb(world: TextGame) -> float:
+    """Return what Java's objects take after a full collection, in MB: what a leak would raise."""
+    process = getattr(world.pool.host, "_process", None)
+    if process is None:
+        return 0.0
+    process.classes.java.lang.System.gc()
+    runtime = process.classes.java.lang.Runtime.getRuntime()
+    return (runtime.totalMemory() - runtime.freeMemory()) / 2**20
 
 
 def memory_mb(fields: dict[str, str]) -> float:
