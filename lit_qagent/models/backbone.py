@@ -119,7 +119,7 @@ class Backbone(nn.Module):
         Args:
             token_ids: int64 [1, T]; the new tokens of all groups.
             position_ids: int64 [1, T].
-            groups: What sees what; their memories grow by the new tokens. ``sdpa`` only.
+            groups: What sees what; their memories take up the new tokens. ``sdpa`` only.
         """
         return decode(
             self.language_model,

@@ -61,7 +61,8 @@ class CachedScoring:
     def __init__(self, q_model: QModel, *, max_bytes: int) -> None:
         self._q_model = q_model
         self._passes = (POLICY, REFERENCE) if q_model.head.needs_reference else (POLICY,)
-        self.cache = HistoryCache(max_bytes, self._passes)
+        layers = q_model.backbone.language_model.config.get_text_config().num_hidden_layers
+        self.cache = HistoryCache(max_bytes, self._passes, layers)
         self.computed_tokens = 0
         self._weights_version = -1
 
@@ -89,7 +90,7 @@ class CachedScoring:
 
     def _prepare(self, sequences: Sequence[TokenSequence]) -> _Part:
         row = pack_row([s.prompt_ids + s.action_ids for s in sequences])
-        num_kept, memories = self.cache.find(sequences[0].prompt_ids)
+        num_kept, memories = self.cache.find(sequences[0].prompt_ids, len(row.token_ids))
         return _Part(sequences, row, num_kept, memories)
 
     def _run(self, parts: list[_Part]) -> list[list[float]]:
@@ -133,8 +134,6 @@ def _groups(parts: Sequence[_Part], name: str) -> list[Group]:
         groups.append(
             Group(
                 first=first,
-                num_new=part.num_new,
-                num_kept=kept,
                 segments=split_nodes(part.row.position_ids, kept, list(range(kept))),
                 memory=part.memories[name],
             )
