@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from data_collection.setup import SearchSetup, SearchSpec
+from data_collection.setup import SearchSetup
+from data_collection.spec import SearchSpec
 from lit_qagent.agents.prompts import PromptSpec
 from lit_qagent.command_line import Parser, run_main
 from lit_qagent.core.errors import DataError

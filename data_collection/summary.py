@@ -32,6 +32,7 @@ class Summary:
         generated_tokens: Tokens of their answers.
         dropped_steps: Oldest steps left out of prompts because the context was too short.
         cut_actions: Answers that the token limit cut.
+        unread_scores: Answers of the policy that should have been a score and were none.
         torn_lines: Half-written iterations that a kill left and that were dropped.
         not_started: Tasks whose episode the world could not start.
         failure_reasons: Why trees failed or did not start: message to count.
@@ -54,6 +55,7 @@ class Summary:
     generated_tokens: int
     dropped_steps: int
     cut_actions: int
+    unread_scores: int = 0
     torn_lines: int = 0
     not_started: int = 0
     failure_reasons: Mapping[str, int] = field(default_factory=dict)

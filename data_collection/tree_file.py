@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from data_collection.iterations import (
+    OPEN_ENDS,
     Iteration,
     TreeEnd,
     TreeHeader,
@@ -117,7 +118,7 @@ def _next_iteration(record: Mapping[str, Any], number: int, end: TreeEnd | None)
     iteration = iteration_from_json(record)
     if iteration.number != number:
         raise ValueError(f"iteration {iteration.number} where {number} was expected")
-    if end is not None and end.reason != "failed":
+    if end is not None and end.reason not in OPEN_ENDS:
         raise ValueError(f"iteration {number} after the end of the tree")
     return iteration
 

@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from data_collection.collect import choose_tasks, collect
-from data_collection.setup import SearchSetup, SearchSpec
+from data_collection.setup import SearchSetup
+from data_collection.spec import SearchSpec
 from data_collection.store import TreeStore
 from data_collection.summary import Summary
 from lit_qagent.core.errors import ConfigError, DataError, EnvironmentFailure
