@@ -6,9 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from data_collection.budget import Budget, RunLimits
 from data_collection.setup import SearchSetup
 from data_collection.spec import SearchSpec
 from lit_qagent.agents.prompts import PromptSpec
+from lit_qagent.agents.selection import Scorer
 from lit_qagent.command_line import Parser, run_main
 from lit_qagent.core.errors import DataError
 from lit_qagent.core.records import Sampling
@@ -32,9 +34,15 @@ class Collect:
         split: Split of the world's tasks.
         first_task: Where in the split to begin, counted from 0.
         num_tasks: How many tasks; all from first_task on if not given.
-        concurrency: Trees in flight at once.
+        concurrency: Trees in flight at once; auto takes as many as keep the policy's batch full.
         seed: Seed of everything that is random.
+        scorer: The Q-model, for the variants of the search that use one.
+        budget: What a tree and the run may cost at most.
+        step_timeout_s: Seconds that one step of the world may take; the branch of one that takes
+            longer is cut. Not limited if null.
+        outage_patience_s: Seconds to wait for a policy that answers nobody before the run stops.
         retry_failed: Go on with trees that ended because the policy or the world failed.
+        extend_budget: Go on with trees that a budget ended.
     """
 
     environment: Environment
@@ -46,9 +54,14 @@ class Collect:
     split: str = "train"
     first_task: int = 0
     num_tasks: int | None = None
-    concurrency: int = 32
+    concurrency: int | Literal["auto"] = "auto"
     seed: int = 0
+    scorer: Scorer | None = None
+    budget: Budget = field(default_factory=Budget)
+    step_timeout_s: float | None = 120.0
+    outage_patience_s: float = 120.0
     retry_failed: bool = False
+    extend_budget: bool = False
 
     def run(self) -> int:
         """Collect, and print the summary."""
@@ -62,6 +75,8 @@ class Collect:
             prompt=self.prompt,
             sampling=self.sampling,
             seed=self.seed,
+            scorer=self.scorer,
+            step_timeout_s=self.step_timeout_s,
         )
         tasks = choose_tasks(setup, self.split, self.first_task, self.num_tasks)
         summary = collect(
@@ -69,6 +84,11 @@ class Collect:
             tasks,
             TreeStore(self.store),
             concurrency=self.concurrency,
+            limits=RunLimits(
+                budget=self.budget,
+                outage_patience_s=self.outage_patience_s,
+                extend_budget=self.extend_budget,
+            ),
             retry_failed=self.retry_failed,
         )
         sys.stdout.write(f"{self.store}\n{summary.table()}\n")

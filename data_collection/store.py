@@ -9,7 +9,7 @@ may be continued: iterations then follow its end line, and the last end line cou
 import fcntl
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -69,8 +69,11 @@ class TreeStore:
         """
         return read_settings(self.folder)
 
-    def trees(self) -> Iterator[StoredTree]:
+    def trees(self, *, but: Collection[str] = ()) -> Iterator[StoredTree]:
         """Read all trees, finished and unfinished, in the order of their names.
+
+        Args:
+            but: Ids of trees to leave out.
 
         Raises:
             StoreError: No store, an empty file or another schema.
@@ -78,6 +81,8 @@ class TreeStore:
         """
         truncation_reward = self.settings()["search"]["truncation_reward"]
         for path in sorted((self.folder / TREES_FOLDER).glob("*.jsonl")):
+            if path.stem in but:
+                continue
             yield read_tree(path, truncation_reward=truncation_reward)
 
     def read(self, tree_id: str) -> StoredTree | None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from data_collection.budget import RunLimits
 from data_collection.collect import choose_tasks, collect
 from data_collection.setup import SearchSetup
 from data_collection.spec import SearchSpec
@@ -37,7 +38,9 @@ def _setup(*, num_tasks: int = 6, delay_s: float = 0.0) -> SearchSetup:
 
 def _collect(setup: SearchSetup, folder: Path, **options: int | bool) -> Summary:
     tasks = choose_tasks(setup, "train", 0, None)
-    return collect(setup, tasks, TreeStore(folder), **({"concurrency": 4} | options))  # type: ignore[arg-type]
+    limits = RunLimits(outage_patience_s=0.0)
+    options = {"concurrency": 4} | options
+    return collect(setup, tasks, TreeStore(folder), limits=limits, **options)  # type: ignore[arg-type]
 
 
 def _tree_files(folder: Path) -> dict[str, bytes]:
@@ -174,7 +177,7 @@ def test_two_tasks_of_one_name_are_refused() -> None:
 
 
 def test_concurrency_below_one_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="concurrency must be >= 1, got 0"):
+    with pytest.raises(ConfigError, match="concurrency must be >= 1 or 'auto', got 0"):
         _collect(_setup(), tmp_path / "store", concurrency=0)
 
 

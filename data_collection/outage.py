@@ -1,0 +1,69 @@
+"""Tells a policy that is down from a task that it cannot answer, and waits for it."""
+
+import asyncio
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from lit_qagent.core.errors import ContextOverflow, PolicyFailure
+
+_FIRST_PAUSE_S = 1.0
+_LONGEST_PAUSE_S = 30.0
+
+
+@dataclass(kw_only=True)
+class Outage:
+    """What is known of the policy's health, over all trees.
+
+    A failure while other trees are answered belongs to its tree. While nobody is answered, every
+    tree waits and asks again; after ``patience_s`` a second tree without an answer means that the
+    policy is down and the run must stop.
+
+    Attributes:
+        patience_s: How long to wait for an answer to anybody, in seconds.
+        answers: Iterations that succeeded so far.
+        clock: Seconds; tests give their own.
+    """
+
+    patience_s: float
+    answers: int = 0
+    clock: Callable[[], float] = time.monotonic
+    _since: float | None = None
+    _trees: set[str] = field(default_factory=set)
+
+    def succeeded(self) -> None:
+        """Note that somebody was answered."""
+        self.answers += 1
+        self._since = None
+        self._trees.clear()
+
+    async def waits(self, error: Exception, tree_id: str, answers_before: int, tries: int) -> bool:
+        """Wait before the iteration is tried again; False if the tree is what fails.
+
+        Args:
+            error: What the iteration failed with.
+            tree_id: The tree.
+            answers_before: `answers` when the iteration began.
+            tries: How often it was tried before.
+
+        Raises:
+            PolicyFailure: Nobody is answered any more.
+        """
+        is_own = not isinstance(error, PolicyFailure) or isinstance(error, ContextOverflow)
+        if is_own or self.answers > answers_before:
+            return False
+        self._since = self.clock() if self._since is None else self._since
+        self._trees.add(tree_id)
+        waited = self.clock() - self._since
+        if waited >= self.patience_s:
+            if len(self._trees) > 1:
+                raise PolicyFailure(
+                    f"the policy has answered nobody for {waited:.0f} s ({error}); everything "
+                    "finished is kept, and no task was given up for it"
+                ) from error
+            return False
+        pause = min(_FIRST_PAUSE_S * 2**tries, _LONGEST_PAUSE_S, self.patience_s - waited)
+        sys.stderr.write(f"no answer from the policy ({error}); asking again in {pause:.0f} s\n")
+        await asyncio.sleep(pause)
+        return True
