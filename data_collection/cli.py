@@ -102,9 +102,15 @@ class Pairs:
     Attributes:
         store: Folder of the tree store.
         output: Folder to write; new, or made by the same command.
-        rule: How pairs are picked: the paper's text, or its released code.
+        rule: How pairs are picked. paper: along the best path, against the worst sibling;
+            as_released: best against worst child along it; all_siblings: every two of unequal
+            value; adjacent: neighbours in value; trajectory: whole episodes (TRL only).
         min_margin: Leave out pairs whose chosen value exceeds the rejected one by less; all are
             kept if not given.
+        min_visits: Leave out pairs with fewer visits behind either value.
+        max_characters: Leave out pairs with a longer action.
+        distinct_commands: Leave out pairs whose actions give the world one and the same command.
+        valid_chosen: Leave out pairs whose chosen action the world could not carry out.
         evaluation_environment: A world whose tasks will be evaluated on; none may have been
             searched.
         evaluation_split: The split of that world.
@@ -113,21 +119,32 @@ class Pairs:
 
     store: Path
     output: Path
-    rule: Literal["paper", "as_released"] = "paper"
+    rule: Literal["paper", "as_released", "all_siblings", "adjacent", "trajectory"] = "paper"
     min_margin: float | None = None
+    min_visits: int | None = None
+    max_characters: int | None = None
+    distinct_commands: bool = False
+    valid_chosen: bool = False
     evaluation_environment: Environment | None = None
     evaluation_split: str = "test"
     evaluation_ids: Path | None = None
 
     def run(self) -> int:
         """Build and write the pairs, and print their number."""
+        from data_collection.filters import PairFilter
         from data_collection.pairs import build_pairs, write_pairs
         from data_collection.store import TreeStore
 
         pair_set = build_pairs(
             TreeStore(self.store),
             rule=self.rule,
-            min_margin=self.min_margin,
+            keep=PairFilter(
+                min_margin=self.min_margin,
+                min_visits=self.min_visits,
+                max_characters=self.max_characters,
+                distinct_commands=self.distinct_commands,
+                valid_chosen=self.valid_chosen,
+            ),
             evaluation_ids=self._evaluation_ids(),
         )
         card = write_pairs(pair_set, self.output)

@@ -6,14 +6,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from data_collection.filters import PairFilter
+from data_collection.pair_draft import DrawnPair, Labels
 from data_collection.pair_folder import write_pair_folder
 from data_collection.rules import RULES, PairRule
 from data_collection.store import TreeStore
 from data_collection.tree_file import StoredTree
 from lit_qagent.core.errors import ConfigError, DataError, OverlapError
 from lit_qagent.core.pairs import PAIR_SCHEMA_VERSION, PairCard, PreferencePair
-
-MARGIN_TOO_SMALL = "pairs_below_min_margin"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +23,8 @@ class PairSet:
     Attributes:
         pairs: In the order of the trees, then of depth.
         card: Where they come from; its hash is still empty.
+        num_invalid_chosen: Chosen actions that the world could not carry out.
+        num_invalid_rejected: Rejected ones.
         num_unfinished: Trees read that their search has not ended yet.
         num_torn: Half-written iterations left out.
         num_evaluation_tasks: Evaluation tasks compared with; None if none were given.
@@ -30,6 +32,8 @@ class PairSet:
 
     pairs: tuple[PreferencePair, ...]
     card: PairCard
+    num_invalid_chosen: int
+    num_invalid_rejected: int
     num_unfinished: int
     num_torn: int
     num_evaluation_tasks: int | None
@@ -39,7 +43,7 @@ class PairSet:
 class _Found:
     """What a rule made of all trees."""
 
-    pairs: list[PreferencePair] = field(default_factory=list)
+    pairs: list[DrawnPair] = field(default_factory=list)
     removed: Counter[str] = field(default_factory=Counter)
     task_ids: list[str] = field(default_factory=list)
     num_unfinished: int = 0
@@ -50,7 +54,7 @@ def build_pairs(
     store: TreeStore,
     *,
     rule: str = "paper",
-    min_margin: float | None = None,
+    keep: PairFilter | None = None,
     evaluation_ids: Collection[str] | None = None,
 ) -> PairSet:
     """Extract the pairs of all trees, finished or not.
@@ -58,7 +62,7 @@ def build_pairs(
     Args:
         store: The trees.
         rule: Name of a rule in `RULES`.
-        min_margin: Leave out pairs whose ``q_chosen - q_rejected`` is below this; None keeps all.
+        keep: Which of them to keep; None keeps all.
         evaluation_ids: Ids of tasks that will be evaluated on.
 
     Raises:
@@ -76,12 +80,16 @@ def build_pairs(
             "run 'python -m data_collection collect' first"
         )
     _refuse_overlap(found.task_ids, evaluation_ids)
-    kept = _keep_margins(found, min_margin)
-    if not kept:
+    keep = keep or PairFilter()
+    drawn = keep.keep(found.pairs, found.removed)
+    if not drawn:
         raise _no_pairs(store.folder, found)
+    kept = [each.pair for each in drawn]
     return PairSet(
         pairs=tuple(kept),
-        card=_make_card(found, kept, settings, {"name": rule, "min_margin": min_margin}),
+        card=_make_card(found, kept, settings, {"name": rule, **keep.settings()}),
+        num_invalid_chosen=sum(not each.is_chosen_valid for each in drawn),
+        num_invalid_rejected=sum(not each.is_rejected_valid for each in drawn),
         num_unfinished=found.num_unfinished,
         num_torn=found.num_torn,
         num_evaluation_tasks=None if evaluation_ids is None else len(set(evaluation_ids)),
@@ -99,6 +107,8 @@ def write_pairs(pair_set: PairSet, folder: Path) -> PairCard:
         pair_set.pairs,
         pair_set.card,
         notes={
+            "Chosen actions that the world could not carry out": pair_set.num_invalid_chosen,
+            "Rejected actions that the world could not carry out": pair_set.num_invalid_rejected,
             "Trees still unfinished": pair_set.num_unfinished,
             "Half-written iterations left out": pair_set.num_torn,
             "Evaluation tasks compared with": _or_none_given(pair_set.num_evaluation_tasks),
@@ -117,24 +127,16 @@ def _extract(trees: Iterable[StoredTree], rule: PairRule, settings: Mapping[str,
     """Read trees one by one; a store may be larger than the memory."""
     environment = settings["environment"]
     version = f"{environment['version']}.{settings['prompt']['version']}"
+    labels = Labels(environment=environment["name"], prompt_version=version)
     found = _Found()
     for tree in trees:
-        extraction = rule.extract(tree, environment=environment["name"], prompt_version=version)
+        extraction = rule.extract(tree, labels)
         found.pairs += extraction.pairs
         found.removed.update(extraction.removed)
         found.task_ids.append(tree.header.task_id)
         found.num_unfinished += tree.end is None
         found.num_torn += tree.is_torn
     return found
-
-
-def _keep_margins(found: _Found, min_margin: float | None) -> list[PreferencePair]:
-    """Return the pairs whose margin is large enough; count the others."""
-    if min_margin is None:
-        return found.pairs
-    kept = [pair for pair in found.pairs if pair.q_chosen - pair.q_rejected >= min_margin]
-    found.removed[MARGIN_TOO_SMALL] += len(found.pairs) - len(kept)
-    return kept
 
 
 def _make_card(
@@ -179,5 +181,5 @@ def _no_pairs(folder: Path, found: _Found) -> DataError:
         f"({reasons or 'nothing was left out'}). "
         "Collect with more search.num_iterations or search.num_candidates, with "
         "search.stop_at_success=false, on more tasks, or in a world that gives partial rewards; "
-        "or lower --min_margin if it is set"
+        "or set weaker filters if some are set"
     )
