@@ -13,6 +13,7 @@ from lit_qagent.agents.prompts import PromptSpec
 from lit_qagent.agents.selection import Scorer
 from lit_qagent.command_line import Parser, run_main
 from lit_qagent.core.errors import DataError
+from lit_qagent.core.pairs import PairCard
 from lit_qagent.core.records import Sampling
 from lit_qagent.environments.base import Environment
 from lit_qagent.policies.base import Policy
@@ -147,11 +148,7 @@ class Pairs:
             ),
             evaluation_ids=self._evaluation_ids(),
         )
-        card = write_pairs(pair_set, self.output)
-        sys.stdout.write(
-            f"{self.output}\n  {card.num_pairs} pairs from {card.num_trees} trees\n"
-            f"  by depth: {_listed(card.pairs_by_depth)}\n  left out: {_listed(card.removed)}\n"
-        )
+        _say_pairs(self.output, write_pairs(pair_set, self.output))
         return 0
 
     def _evaluation_ids(self) -> set[str] | None:
@@ -167,11 +164,58 @@ class Pairs:
         return ids
 
 
-COMMANDS: Mapping[str, type[Collect] | type[Pairs]] = {"collect": Collect, "pairs": Pairs}
+@dataclass(frozen=True, kw_only=True)
+class Import:
+    """Turn what another program has collected into preference pairs.
+
+    Attributes:
+        file: JSON, or one JSON object a line.
+        output: Folder to write; new, or made by the same command.
+        form: trees are the nested search trees of the paper's released code, conversations are
+            pairs whose messages have from and value.
+        environment: Name of the world, for the card.
+        rule: How pairs are picked from trees.
+        head_messages: How many messages of a conversation come before the first step taken.
+        min_margin: Leave out pairs whose chosen value exceeds the rejected one by less.
+        evaluation_ids: A file with the ids of tasks that will be evaluated on, one a line.
+    """
+
+    file: Path
+    output: Path
+    form: Literal["trees", "conversations"]
+    environment: str
+    rule: Literal["paper", "as_released", "all_siblings", "adjacent", "trajectory"] = "paper"
+    head_messages: int = 1
+    min_margin: float | None = None
+    evaluation_ids: Path | None = None
+
+    def run(self) -> int:
+        """Read, write the pairs, and print their number."""
+        from data_collection.filters import PairFilter
+        from data_collection.pairs import Source, import_pairs, write_pairs
+
+        source = Source(
+            form=self.form,
+            environment=self.environment,
+            rule=self.rule,
+            head_messages=self.head_messages,
+        )
+        pair_set = import_pairs(
+            self.file,
+            source,
+            keep=PairFilter(min_margin=self.min_margin),
+            evaluation_ids=_read_ids(self.evaluation_ids) if self.evaluation_ids else None,
+        )
+        _say_pairs(self.output, write_pairs(pair_set, self.output))
+        return 0
+
+
+Command = type[Collect] | type[Pairs] | type[Import]
+COMMANDS: Mapping[str, Command] = {"collect": Collect, "pairs": Pairs, "import": Import}
 
 
 def make_parser() -> Parser:
-    """Return the parser of both commands."""
+    """Return the parser of all commands."""
     parser = Parser(
         prog=f"python -m {MODULE}",
         description="Collect search trees, and make preference pairs of them.",
@@ -212,6 +256,13 @@ def _read_ids(path: Path) -> set[str]:
     if not ids:
         raise DataError(f"evaluation_ids: {path} holds no id; give one task id a line")
     return ids
+
+
+def _say_pairs(folder: Path, card: PairCard) -> None:
+    sys.stdout.write(
+        f"{folder}\n  {card.num_pairs} pairs from {card.num_trees} trees\n"
+        f"  by depth: {_listed(card.pairs_by_depth)}\n  left out: {_listed(card.removed)}\n"
+    )
 
 
 def _listed(counts: Mapping[str, int]) -> str:

@@ -4,9 +4,10 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from data_collection.filters import PairFilter
+from data_collection.imports import import_settings, read_conversations, read_trees
 from data_collection.pair_draft import DrawnPair, Labels
 from data_collection.pair_folder import write_pair_folder
 from data_collection.rules import RULES, PairRule
@@ -37,6 +38,23 @@ class PairSet:
     num_unfinished: int
     num_torn: int
     num_evaluation_tasks: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """What a file of another program holds.
+
+    Attributes:
+        form: ``trees`` (nested JSON of the original) or ``conversations`` (pairs of from/value).
+        environment: Name of the world.
+        rule: How pairs are picked from trees.
+        head_messages: How many messages of a conversation come before the first step.
+    """
+
+    form: Literal["trees", "conversations"]
+    environment: str
+    rule: str = "paper"
+    head_messages: int = 1
 
 
 @dataclass(kw_only=True)
@@ -70,20 +88,70 @@ def build_pairs(
         DataError: The store has no tree, or its trees give no pair.
         ConfigError: No such rule.
     """
-    if rule not in RULES:
-        raise ConfigError(f"rule must be one of {', '.join(RULES)}, got {rule!r}")
     settings = store.settings()
-    found = _extract(store.trees(), RULES[rule], settings)
+    found = _extract(store.trees(), _rule(rule), settings)
     if not found.task_ids:
         raise DataError(
             f"the tree store {store.folder} has no tree yet; "
             "run 'python -m data_collection collect' first"
         )
+    return _finish(found, store.folder, settings, rule, keep or PairFilter(), evaluation_ids)
+
+
+def import_pairs(
+    path: Path,
+    source: Source,
+    *,
+    keep: PairFilter | None = None,
+    evaluation_ids: Collection[str] | None = None,
+) -> PairSet:
+    """Make a pair set of what another program has collected.
+
+    Args:
+        path: The file.
+        source: What is in it.
+        keep: Which pairs to keep; None keeps all.
+        evaluation_ids: Ids of tasks that will be evaluated on.
+
+    Raises:
+        OverlapError: An evaluation task is among those of the file.
+        DataError: The file is not in a form that is read, or gives no pair.
+        ConfigError: No such rule.
+    """
+    if source.form == "trees":
+        rule = source.rule
+        trees = list(read_trees(path))
+        settings = import_settings(path, source.environment)
+        found = _extract(trees, _rule(rule), settings)
+    else:
+        rule = "imported"
+        pairs = read_conversations(
+            path, environment=source.environment, head_messages=source.head_messages
+        )
+        settings = import_settings(path, source.environment)
+        found = _Found(pairs=pairs, task_ids=[each.pair.task_id for each in pairs])
+    return _finish(found, path, settings, rule, keep or PairFilter(), evaluation_ids)
+
+
+def _rule(name: str) -> PairRule:
+    if name not in RULES:
+        raise ConfigError(f"rule must be one of {', '.join(RULES)}, got {name!r}")
+    return RULES[name]
+
+
+def _finish(
+    found: _Found,
+    source: Path,
+    settings: Mapping[str, Any],
+    rule: str,
+    keep: PairFilter,
+    evaluation_ids: Collection[str] | None,
+) -> PairSet:
+    """Filter, check and label what was found."""
     _refuse_overlap(found.task_ids, evaluation_ids)
-    keep = keep or PairFilter()
     drawn = keep.keep(found.pairs, found.removed)
     if not drawn:
-        raise _no_pairs(store.folder, found)
+        raise _no_pairs(source, found)
     kept = [each.pair for each in drawn]
     return PairSet(
         pairs=tuple(kept),
@@ -155,7 +223,7 @@ def _make_card(
         search=settings["search"],
         prompt=settings["prompt"],
         seed=settings["seed"],
-        task_ids=sorted(found.task_ids),
+        task_ids=sorted(set(found.task_ids)),
         num_trees=len(found.task_ids),
         num_pairs=len(kept),
         pairs_by_depth={str(depth): by_depth[depth] for depth in sorted(by_depth)},
