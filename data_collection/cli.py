@@ -1,5 +1,6 @@
 """The commands of ``python -m data_collection``: they parse and wire, nothing else."""
 
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from data_collection.spec import SearchSpec
 from lit_qagent.agents.prompts import PromptSpec
 from lit_qagent.agents.selection import Scorer
 from lit_qagent.command_line import Parser, run_main
-from lit_qagent.core.errors import DataError
+from lit_qagent.core.errors import DataError, PolicyFailure
 from lit_qagent.core.pairs import PairCard
 from lit_qagent.core.records import Sampling
 from lit_qagent.environments.base import Environment
@@ -93,6 +94,8 @@ class Collect:
             retry_failed=self.retry_failed,
         )
         sys.stdout.write(f"{self.store}\n{summary.table()}\n")
+        if summary.stopped_by is not None:
+            sys.stdout.write("The budget of this run is used up; run it again to go on.\n")
         return 0
 
 
@@ -236,7 +239,11 @@ def run_command(argv: Sequence[str]) -> int:
     chosen: str = config.command
     values = parser.instantiate(config)[chosen]
     options = {name: value for name, value in vars(values).items() if name != "config"}
-    return COMMANDS[chosen](**options).run()
+    try:
+        return COMMANDS[chosen](**options).run()
+    except PolicyFailure as error:
+        again = shlex.join(["python", "-m", MODULE, *argv])
+        raise PolicyFailure(f"{error}. To go on:\n  {again}") from error
 
 
 def main(argv: Sequence[str] | None = None) -> int:

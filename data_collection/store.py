@@ -50,7 +50,6 @@ class TreeStore:
                 store was made with other settings.
         """
         self._refuse_foreign_folder()
-        self.folder.mkdir(parents=True, exist_ok=True)
         with self._locked():
             claim_settings(self.folder, settings)
             (self.folder / TREES_FOLDER).mkdir(exist_ok=True)
@@ -177,7 +176,14 @@ class TreeStore:
     @contextmanager
     def _locked(self) -> Iterator[None]:
         """Hold the lock file; the system lets go of it when the process ends, however it ends."""
-        with (self.folder / LOCK_FILE).open("a+", encoding="utf-8") as lock:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock = (self.folder / LOCK_FILE).open("a+", encoding="utf-8")
+        except OSError as error:
+            raise StoreError(
+                f"{self.folder} cannot be written ({error.strerror}); give a --store that can"
+            ) from error
+        with lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

@@ -217,15 +217,15 @@ def _start_collecting(config: Path) -> subprocess.Popen[str]:
     )
 
 
-def _wait_for_iterations(store: Path, number: int) -> None:
+def _wait_for_iterations(store: Path, number: int, limit_s: float = 30) -> None:
     """Wait until the store holds some iterations."""
-    limit = time.monotonic() + 30
+    limit = time.monotonic() + limit_s
     while time.monotonic() < limit:
         lines = sum(path.read_bytes().count(b"\n") for path in store.glob("trees/*.jsonl"))
         if lines >= number:
             return
         time.sleep(0.01)
-    raise AssertionError(f"{store} did not reach {number} lines in 30 s")
+    raise AssertionError(f"{store} did not reach {number} lines in {limit_s} s")
 
 
 @pytest.mark.integration
