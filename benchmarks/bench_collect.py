@@ -4,7 +4,7 @@ Three rows of one run, with real vLLM and SmolLM2: (a) the engine alone, given t
 all at once; (b) the collector; (c) a client in the manner of 2024: one request in flight, n samples
 are n requests. And what the search itself costs, measured with the scripted policy.
 
-    python benchmarks/bench_collect.py [--json PATH] [--trees 40] [--search_only]
+    python benchmarks/bench_collect.py [--json PATH] [--trees 28] [--search_only]
 """
 
 import argparse
@@ -37,9 +37,9 @@ from lit_qagent.policies.vllm_engine import EngineSpec, engine_args
 
 MODEL = "SmolLM2-135M-Instruct"
 MAX_NUM_SEQS = 64
-ACTION_TOKENS = 40
-SHARED_WORDS = 375  # about 540 tokens, the part of the prompt that all requests share
-SAMPLING = Sampling(temperature=1.0, max_tokens=ACTION_TOKENS)
+MAX_ACTION_TOKENS = 64  # answers end by themselves after about 40
+SHARED_WORDS = 385  # about 555 tokens, the part of the prompt that all requests share
+SAMPLING = Sampling(temperature=1.0, max_tokens=MAX_ACTION_TOKENS)
 PROMPT = PromptSpec(think=False, num_examples=0)
 
 
@@ -68,7 +68,7 @@ class Harbour(Environment):
             for number, (place, thing) in enumerate(itertools.product(places, things), start=1)
         )
         words = " ".join(rules).split()[:SHARED_WORDS]
-        return f"{' '.join(words)} Describe in two long sentences what the harbour master does."
+        return f"{' '.join(words)} Say in two long sentences what to do."
 
     def data_hash(self) -> str:
         return str(self.num_tasks)
@@ -175,7 +175,7 @@ def run_engine(requests: Sequence[Asked], policy: VLLMPolicy) -> dict[str, Any]:
             params = sampling_params(
                 each.n,
                 SAMPLING,
-                ACTION_TOKENS,
+                MAX_ACTION_TOKENS,
                 constraint=None,
                 seed=each.seed,
                 log_probs=False,
@@ -218,7 +218,7 @@ def bench_engine(trees: int) -> dict[str, Any]:
     asyncio.run(engine.propose(warm, 2, SAMPLING, seed=0))
     collector = Watched(engine)
     rows = {"collector": run_collector(collector, trees, "auto", iterations=2)}
-    rows["sequential"] = run_collector(Watched(engine, one_by_one=True), 1, 1, iterations=5)
+    rows["sequential"] = run_collector(Watched(engine, one_by_one=True), 1, 1, iterations=3)
     asyncio.run(engine.close())
     rows["engine"] = run_engine(collector.asked, engine)
     speed = {name: row["tokens_per_second"] for name, row in rows.items()}
@@ -308,7 +308,7 @@ def machine() -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=Path, help="also write the rows to this file")
-    parser.add_argument("--trees", type=int, default=40)
+    parser.add_argument("--trees", type=int, default=28)
     parser.add_argument("--search_only", action="store_true", help="no engine")
     options = parser.parse_args()
     result: dict[str, Any] = {"machine": machine(), "search": bench_search()}

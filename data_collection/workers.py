@@ -259,7 +259,8 @@ def _record(run: Run, tree_id: str, iteration: Iteration) -> None:
     run.cost += iteration.cost
     run.meter.count(iteration)
     run.display.refresh()
-    run.stopped_by = run.budget.reached(
+    # What other trees have in flight by then is paid for, and is kept as well.
+    run.stopped_by = run.stopped_by or run.budget.reached(
         run.budget.run, run.cost, iterations=run.meter.iterations, seconds=run.meter.seconds
     )
 
