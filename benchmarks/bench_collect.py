@@ -19,14 +19,22 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Self
 
 from data_collection.collect import collect
 from data_collection.setup import SearchSetup
 from data_collection.spec import SearchSpec
 from data_collection.store import TreeStore
 from lit_qagent.agents.prompts import PromptSpec
-from lit_qagent.core.records import Constraint, Message, Observation, Proposal, Sampling, Task
+from lit_qagent.core.records import (
+    Constraint,
+    Message,
+    Observation,
+    Proposal,
+    Sampling,
+    Step,
+    Task,
+)
 from lit_qagent.environments.base import Environment, Outcome
 from lit_qagent.environments.splits import SplitSizes
 from lit_qagent.environments.toy import ToyWorld
@@ -127,7 +135,9 @@ class Watched(Policy):
         return self.policy.settings()
 
 
-def run_collector(policy: Watched, trees: int, concurrency: Any, iterations: int) -> dict[str, Any]:
+def run_collector(
+    policy: Watched, trees: int, concurrency: int | Literal["auto"], iterations: int
+) -> dict[str, Any]:
     """Collect with a policy whose engine runs already."""
     setup = SearchSetup(
         environment=Harbour(trees),
@@ -241,14 +251,14 @@ class TimedToy(ToyWorld):
 
     watch = Stopwatch()
 
-    def step(self, action: str) -> Any:
+    def step(self, action: str) -> Step:
         begin = time.thread_time()
         try:
             return super().step(action)
         finally:
             self.watch.seconds += time.thread_time() - begin
 
-    def fork(self) -> Any:
+    def fork(self) -> Self:
         begin = time.thread_time()
         try:
             return super().fork()
@@ -261,10 +271,18 @@ class TimedScripted(ScriptedPolicy):
 
     watch = Stopwatch()
 
-    async def propose(self, *args: Any, **kwargs: Any) -> list[Proposal]:
+    async def propose(
+        self,
+        messages: Sequence[Message],
+        n: int,
+        sampling: Sampling,
+        *,
+        constraint: Constraint | None = None,
+        seed: int | None = None,
+    ) -> list[Proposal]:
         begin = time.thread_time()
         try:
-            return await super().propose(*args, **kwargs)
+            return await super().propose(messages, n, sampling, constraint=constraint, seed=seed)
         finally:
             self.watch.seconds += time.thread_time() - begin
 

@@ -173,7 +173,7 @@ def test_a_second_collector_is_refused_and_the_first_goes_on(tmp_path: Path) -> 
         },
         "policy": {
             "class_path": "tests.data_collection.parts.SeededPolicy",
-            "init_args": {"actions": ["a", "b", "c"], "delay_s": 0.05},
+            "init_args": {"actions": ["a", "b", "c"], "delay_s": 0.5},
         },
         "search": {"num_iterations": 12, "stop_at_success": False},
         "prompt": {"think": False, "num_examples": 0},
@@ -193,5 +193,8 @@ def test_a_second_collector_is_refused_and_the_first_goes_on(tmp_path: Path) -> 
     )
     assert second.returncode == 1
     assert f"is being written by process {first.pid}" in second.stderr
+    lines = sum(data.count(b"\n") for data in _files(store).values())
+    _wait_for_iterations(store, lines + 2)
+    first.send_signal(signal.SIGINT)
     _, errors = first.communicate(timeout=60)
-    assert first.returncode == 0, errors
+    assert first.returncode == 130, errors
