@@ -24,6 +24,7 @@ MAX_SCORE = 10
 _SCORES = tuple(str(score) for score in range(1, MAX_SCORE + 1))
 _NUMBER = re.compile(r"\b(10|[1-9])\b")
 _REMARK_TOKENS = 96
+_REQUESTS, _PROMPT, _GENERATED, _DROPPED, _CUT, _UNREAD = range(6)
 _SCORE_TOKENS = 16
 
 _NOTES = "Keep in mind what earlier tries at this very task have taught:"
@@ -58,7 +59,8 @@ class Asking:
         task_id: The task searched.
         iteration: The iteration.
         notes: What earlier iterations have taught; part of prompts, never of the tree's chat.
-        cost: What was asked so far.
+        counts: What was asked so far; `cost` as it grows, since a new record for each request
+            would cost a tenth of a search.
     """
 
     policy: Policy
@@ -68,7 +70,20 @@ class Asking:
     task_id: str
     iteration: int
     notes: tuple[str, ...] = ()
-    cost: Cost = field(default_factory=Cost)
+    counts: list[int] = field(default_factory=lambda: [0] * 6)
+
+    @property
+    def cost(self) -> Cost:
+        """What was asked so far."""
+        requests, prompt_tokens, generated_tokens, dropped_steps, cut_actions, unread = self.counts
+        return Cost(
+            requests=requests,
+            prompt_tokens=prompt_tokens,
+            generated_tokens=generated_tokens,
+            dropped_steps=dropped_steps,
+            cut_actions=cut_actions,
+            unread_scores=unread,
+        )
 
     async def propose(
         self,
@@ -108,7 +123,7 @@ class Asking:
                 f"{type(self.policy).__name__} returned no action for {n} asked; "
                 "a policy answers with at least one or raises PolicyFailure"
             )
-        self.cost += _cost_of(proposed)
+        self._count(proposed)
         return proposed.proposals
 
     async def critique(self, history: History, action: str, step: int) -> str:
@@ -128,7 +143,7 @@ class Asking:
         )
         found = _NUMBER.search(text)
         if found is None:
-            self.cost += Cost(unread_scores=1)
+            self.counts[_UNREAD] += 1
             return None
         return (int(found.group()) - 1) / (MAX_SCORE - 1)
 
@@ -156,8 +171,7 @@ class Asking:
         )
         if not proposed.proposals:
             raise PolicyFailure(f"{type(self.policy).__name__} gave no answer to a {purpose}")
-        # A remark that the token limit cuts is no action that was cut.
-        self.cost += replace(_cost_of(proposed), cut_actions=0)
+        self._count(proposed, is_action=False)
         return proposed.proposals[0].text
 
     def _show(self, history: History, note: str) -> History:
@@ -171,6 +185,16 @@ class Asking:
         if history.turns:
             return replace(history, turns=(*history.turns[:-1], _longer(history.turns[-1], note)))
         return replace(history, head=(*history.head[:-1], _longer(history.head[-1], note)))
+
+    def _count(self, proposed: Proposals, *, is_action: bool = True) -> None:
+        """Count one request; a remark that the token limit cuts is no action that was cut."""
+        counts = self.counts
+        counts[_REQUESTS] += 1
+        counts[_PROMPT] += proposed.proposals[0].prompt_tokens
+        counts[_DROPPED] += proposed.dropped_steps
+        for answer in proposed.proposals:
+            counts[_GENERATED] += answer.num_tokens
+            counts[_CUT] += is_action and answer.finish_reason == "length"
 
     def _seed(self, purpose: str, step: int) -> int:
         return derive_seed(self.seed, self.task_id, self.iteration, purpose, step)
@@ -197,15 +221,3 @@ def _leave_out(constraint: Constraint | None, actions: Sequence[str]) -> Constra
         return constraint
     left = tuple(choice for choice in constraint.choices if choice not in actions)
     return Constraint(choices=left) if left else constraint
-
-
-def _cost_of(proposed: Proposals) -> Cost:
-    """Count one request."""
-    answers = proposed.proposals
-    return Cost(
-        requests=1,
-        prompt_tokens=answers[0].prompt_tokens,
-        generated_tokens=sum([answer.num_tokens for answer in answers]),
-        dropped_steps=proposed.dropped_steps,
-        cut_actions=sum([answer.finish_reason == "length" for answer in answers]),
-    )

@@ -120,7 +120,7 @@ class ProgressDisplay:
     def refresh(self, *, last: bool = False) -> None:
         """Write a plain line if one is due; a terminal refreshes itself."""
         now = time.monotonic()
-        if self._stream.isatty() or (now < self._next_line and not last):
+        if (now < self._next_line and not last) or self._stream.isatty():
             return
         self._next_line = now + _PLAIN_LINE_EVERY_S
         self._stream.write(self._meter.line() + "\n")

@@ -28,6 +28,7 @@ from lit_qagent.core.errors import StoreError
 
 TREES_FOLDER = "trees"
 LOCK_FILE = ".lock"
+_MAX_OPEN_FILES = 256  # systems allow 1024 as a rule
 
 
 class TreeStore:
@@ -149,6 +150,8 @@ class TreeStore:
         try:
             descriptor = self._open_files.get(tree_id)
             if descriptor is None:
+                while len(self._open_files) >= _MAX_OPEN_FILES:
+                    self.let_go(next(iter(self._open_files)))
                 descriptor = os.open(self._path(tree_id), os.O_WRONLY | os.O_APPEND)
                 self._open_files[tree_id] = descriptor
             num_written = os.write(descriptor, data)

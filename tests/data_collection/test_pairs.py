@@ -117,7 +117,8 @@ def test_a_folder_is_never_overwritten_with_something_else(tmp_path: Path) -> No
 
 
 @pytest.mark.integration
-def test_trl_trains_on_the_folder_unchanged(tmp_path: Path) -> None:
+@pytest.mark.parametrize("rule", ["paper", "trajectory"])
+def test_trl_trains_on_the_folder_unchanged(tmp_path: Path, rule: str) -> None:
     from datasets import load_dataset
     from transformers import AutoTokenizer
     from trl import DPOConfig, DPOTrainer
@@ -125,7 +126,7 @@ def test_trl_trains_on_the_folder_unchanged(tmp_path: Path) -> None:
     from tests.tiny_model import save_tiny_model
 
     folder = tmp_path / "pairs"
-    write_pairs(build_pairs(_store(tmp_path)), folder)
+    write_pairs(build_pairs(_store(tmp_path), rule=rule), folder)
     rows = load_dataset(str(folder), split="train", cache_dir=str(tmp_path / "cache"))
     model = save_tiny_model(tmp_path / "model")
     trainer = DPOTrainer(
