@@ -193,7 +193,10 @@ class Asking:
         counts[_PROMPT] += proposed.proposals[0].prompt_tokens
         counts[_DROPPED] += proposed.dropped_steps
         for answer in proposed.proposals:
-            counts[_GENERATED] += answer.num_tokens
+            extra = answer.extra  # what `Proposals` adds up; once for all is three times as fast
+            counts[_REQUESTS] += extra.requests
+            counts[_PROMPT] += extra.prompt_tokens
+            counts[_GENERATED] += answer.num_tokens + extra.generated_tokens
             counts[_CUT] += is_action and answer.finish_reason == "length"
 
     def _seed(self, purpose: str, step: int) -> int:

@@ -30,7 +30,7 @@ from data_collection.tree import ROOT, SearchTree
 from data_collection.tree_file import tree_id_of
 from data_collection.uct import Descent, Pending
 from data_collection.variants import VARIANTS, Evaluation, Expanded
-from data_collection.world import Branch, act
+from data_collection.world import Branch, act_all
 from lit_qagent.agents.prompts import start_history
 from lit_qagent.core.errors import EnvironmentFailure, PolicyFailure, StoreError
 from lit_qagent.core.records import History, Message, Step, Task
@@ -223,7 +223,7 @@ class TreeSearch:
             asking, history, above.observation, setup.search.num_candidates
         )
         timeout_s = setup.step_timeout_s
-        children = [act(above.fork(), text, timeout_s) for text in candidates]
+        children = await act_all(above, list(candidates), timeout_s)
         evaluation = await self._variant.evaluate(
             asking, Expanded(history=history, children=children, candidates=candidates)
         )

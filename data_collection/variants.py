@@ -102,7 +102,8 @@ class Variant:
         steps: list[Step] = []
         while not (steps and steps[-1].is_last):
             action = await self._next_action(asking, history, branch, len(steps))
-            steps.append(act(branch, action, self.step_timeout_s).step)
+            acted = await act(branch, action, self.step_timeout_s)
+            steps.append(acted.step)
             history = extend_history(history, steps[-1])
         return tuple(steps)
 

@@ -1,8 +1,9 @@
 """One step of a branch of the world, with a limit on its time."""
 
+import asyncio
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -23,7 +24,7 @@ class StepTimedOut(BaseException):
     """A step of the world took longer than it may; no `except Exception` of a world stops it."""
 
 
-def act(environment: Environment, action: str, timeout_s: float | None = None) -> Branch:
+async def act(environment: Environment, action: str, timeout_s: float | None = None) -> Branch:
     """Step a branch; of the observation only the text is kept, as in the store.
 
     A step that takes too long ends the branch like the step limit does, and is marked invalid.
@@ -34,12 +35,8 @@ def act(environment: Environment, action: str, timeout_s: float | None = None) -
         timeout_s: Seconds it may take; None waits for ever.
     """
     try:
-        if timeout_s is None:
-            step = environment.step(action)
-        else:
-            with _limit(timeout_s):
-                step = environment.step(action)
-    except StepTimedOut:
+        step = await _step(environment, action, timeout_s)
+    except (StepTimedOut, TimeoutError):
         return Branch(_timed_out(action), environment)
     seen = step.observation
     if seen.admissible is None and seen.pattern is None:
@@ -54,6 +51,25 @@ def act(environment: Environment, action: str, timeout_s: float | None = None) -
         metrics=step.metrics,
     )
     return Branch(kept, environment)
+
+
+async def act_all(
+    above: Environment, actions: Sequence[str], timeout_s: float | None
+) -> list[Branch]:
+    """Step one fork per action; those of a world that blocks at the same time."""
+    steps = [act(above.fork(), action, timeout_s) for action in actions]
+    if above.blocks:
+        return list(await asyncio.gather(*steps))
+    return [await step for step in steps]
+
+
+async def _step(environment: Environment, action: str, timeout_s: float | None) -> Step:
+    if timeout_s is None:
+        return await environment.act(action)
+    if environment.blocks:
+        return await asyncio.wait_for(environment.act(action), timeout_s)
+    with _limit(timeout_s):
+        return environment.step(action)
 
 
 @contextmanager

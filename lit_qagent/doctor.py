@@ -129,7 +129,7 @@ def check_hotpotqa() -> Finding:
         subject="worlds",
         state="ok",
         text="toy and shop need nothing; HotPotQA needs its official distractor JSON files "
-        "(https://hotpotqa.github.io), named in configs/hotpotqa_*.yaml",
+        "(https://hotpotqa.github.io), named in configs/*_hotpotqa.yaml",
     )
 
 

@@ -55,17 +55,11 @@ async def play_episode(
             branch.observation,
             seed=derive_seed(seed, task.task_id, len(decisions)),
         )
-        _count(usage, decision)
+        usage.add(
+            requests=decision.proposed.requests,
+            prompt_tokens=decision.proposed.prompt_tokens,
+            generated_tokens=decision.proposed.generated_tokens,
+        )
         decisions.append(decision)
-        history = extend_history(history, branch.step(decision.action))
+        history = extend_history(history, await branch.act(decision.action))
     return Episode(trajectory=branch.trajectory, decisions=tuple(decisions), usage=usage)
-
-
-def _count(usage: Usage, decision: Decision) -> None:
-    """Add one request and its tokens."""
-    proposals = decision.proposed.proposals
-    usage.add(
-        requests=1,
-        prompt_tokens=proposals[0].prompt_tokens,
-        generated_tokens=sum(proposal.num_tokens for proposal in proposals),
-    )

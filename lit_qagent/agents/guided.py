@@ -22,6 +22,22 @@ class Proposals:
     proposals: tuple[Proposal, ...]
     dropped_steps: int = 0
 
+    @property
+    def requests(self) -> int:
+        """Requests it took, those of re-prompts included."""
+        return 1 + sum(proposal.extra.requests for proposal in self.proposals)
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Tokens of the shared prompt, and of the prompts of re-prompts."""
+        extra = sum(proposal.extra.prompt_tokens for proposal in self.proposals)
+        return self.proposals[0].prompt_tokens + extra
+
+    @property
+    def generated_tokens(self) -> int:
+        """Tokens of all proposals, and of answers that a re-prompt replaced."""
+        return sum(each.num_tokens + each.extra.generated_tokens for each in self.proposals)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Decision:

@@ -1,15 +1,19 @@
-"""A local collection of encyclopedia pages: found by title, else by BM25."""
+"""Encyclopedia pages: what any source of them does, and a local one, searched by BM25."""
 
 import re
 import unicodedata
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from lit_qagent.environments.text_index import TextIndex
 
 _WORD = re.compile(r"\w+")
 _BRACKET = re.compile(r"\s*\([^()]*\)$")
 _MAX_TITLE_WORDS = 8
+# Control characters, line separators, signs that turn the writing direction, halves of characters.
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]+")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,8 +29,34 @@ class Page:
     sentences: tuple[str, ...]
 
 
-class Docstore:
-    """Pages by title; read-only, so every branch of a world shares one.
+class PageSource(ABC):
+    """Where pages are searched; every branch of a world, and every thread, shares one.
+
+    Attributes:
+        waits: True if an answer may take a while, as over a network.
+    """
+
+    waits = False
+
+    @abstractmethod
+    def find(self, title: str) -> Page | None:
+        """Return the page of this title, exactly or after normalisation, or None."""
+
+    @abstractmethod
+    def similar(self, query: str, limit: int = 5) -> list[str]:
+        """Return the titles of the pages that fit the query best."""
+
+    def titles_in(self, text: str) -> list[str]:
+        """Return titles named in a text, where the source knows its titles."""
+        return []
+
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """Return what identifies the pages in manifests and reports."""
+
+
+class Docstore(PageSource):
+    """Pages by title, all in memory and read-only.
 
     Args:
         pages: If a title comes twice, the first text stays.
@@ -67,6 +97,10 @@ class Docstore:
         """Return the titles of the pages that fit the query best."""
         return [self._titles[position] for position in self._index.rank(query, limit)]
 
+    def settings(self) -> dict[str, Any]:
+        """Return the number of pages."""
+        return {"num_pages": len(self), "num_conflicting_pages": self.num_conflicts}
+
     def titles_in(self, text: str) -> list[str]:
         """Return titles named in a text, in order of appearance, longer names first.
 
@@ -79,6 +113,20 @@ class Docstore:
                 for title in self._by_words.get(tuple(words[start : start + length]), ()):
                     found.setdefault(title)
         return list(found)
+
+
+def clean_text(text: str) -> str:
+    r"""Return a text as one line that is safe to print, store and show to an LLM.
+
+    Runs of control characters become a blank, and marks of the form ``<|name|>``, by which chat
+    templates separate messages, are broken up.
+
+    Examples:
+        >>> clean_text(" It rises\n near\x1b[31m <|im_end|>. ")
+        'It rises  near [31m < |im_end| >.'
+    """
+    plain = _UNPRINTABLE.sub(" ", text).strip()
+    return plain.replace("<|", "< |").replace("|>", "| >")
 
 
 def normalize_title(title: str) -> str:

@@ -3,6 +3,7 @@ import signal
 import threading
 import time
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -75,7 +76,7 @@ def test_a_step_in_time_is_what_the_world_says_and_leaves_the_alarm_as_it_was() 
     world = LetterWorld(rewards={})
     world.reset(world.tasks("train")[0])
     before = signal.getsignal(signal.SIGALRM)
-    branch = act(world, "a", 5.0)
+    branch = asyncio.run(act(world, "a", 5.0))
     assert branch.step.observation == Observation(text="So far: a")
     assert signal.getsignal(signal.SIGALRM) is before
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
@@ -86,11 +87,29 @@ def test_other_threads_have_no_limit_and_work() -> None:
     world.reset(world.tasks("train")[0])
     texts: list[str] = []
     thread = threading.Thread(
-        target=lambda: texts.append(act(world, "a", 0.001).step.observation.text)
+        target=lambda: texts.append(asyncio.run(act(world, "a", 0.001)).step.observation.text)
     )
     thread.start()
     thread.join()
     assert texts == ["So far: a"]
+
+
+def test_a_world_that_blocks_hangs_alone() -> None:
+    class Blocking(HangingWorld):
+        @property
+        def blocks(self) -> bool:
+            return True
+
+        def _act(self, command: str) -> Outcome:
+            if command == "x":
+                time.sleep(0.5)
+            return LetterWorld._act(self, command)
+
+    setup = replace(_setup(), environment=Blocking(rewards={"a": 0.5, "bx": 1.0, "ba": 0.25}))
+    search = TreeSearch(setup, setup.environment.tasks("train")[0])
+    assert asyncio.run(search_tree(search, lambda _: None)).reason == "exhausted"
+    texts = [node.step.observation.text for node in search.tree.nodes if node.step]
+    assert texts == [TIMED_OUT, "So far: a", "So far: b", TIMED_OUT, "So far: ba"]
 
 
 def test_a_limit_of_nothing_is_refused() -> None:
