@@ -11,15 +11,14 @@ import argparse
 import asyncio
 import itertools
 import json
-import os
-import platform
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
+
+from rows import add_json_option, machine, show
 
 from data_collection.collect import collect
 from data_collection.setup import SearchSetup
@@ -235,7 +234,7 @@ def bench_engine(trees: int) -> dict[str, Any]:
     return {
         "fraction_of_engine": round(speed["collector"] / speed["engine"], 3),
         "ratio_to_sequential": round(speed["collector"] / speed["sequential"], 2),
-        "rows": rows,
+        "rows": [{"claim": name, **row} for name, row in rows.items()],
     }
 
 
@@ -317,37 +316,20 @@ def _nodes_per_second() -> tuple[float, float]:
     return summary.nodes / seconds, summary.nodes / (seconds - watch.seconds)
 
 
-def machine() -> str:
-    with Path("/proc/cpuinfo").open() as file:
-        names = [line.split(":")[1].strip() for line in file if line.startswith("model name")]
-    return f"{os.cpu_count()} x {names[0] if names else platform.machine()}"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", type=Path, help="also write the rows to this file")
-    parser.add_argument("--trees", type=int, default=28)
+    add_json_option(parser)
+    parser.add_argument("--trees", type=int, default=28, help="trees that the collector searches")
     parser.add_argument("--search_only", action="store_true", help="no engine")
     options = parser.parse_args()
-    result: dict[str, Any] = {"machine": machine(), "search": bench_search()}
+    result: dict[str, Any] = {"rows": [{"claim": "search", **bench_search()}]}
     if not options.search_only:
-        result |= bench_engine(options.trees)
+        measured = bench_engine(options.trees)
+        result = measured | {"rows": result["rows"] + measured["rows"]}
+    ratios = {name: value for name, value in result.items() if name != "rows"}
+    show([*result["rows"], *([{"claim": "ratios", **ratios}] if ratios else [])], None)
     if options.json:
-        options.json.write_text(json.dumps(result, indent=2) + "\n")
-    search = result["search"]
-    print(f"collect | {result['machine']}")
-    print(
-        f"collect search | {search['nodes_per_second']} nodes/s of the search alone | "
-        f"{search['nodes_per_second_with_world_and_policy']} with world and scripted policy"
-    )
-    for name, row in result.get("rows", {}).items():
-        print(f"collect {name} | {row['tokens_per_second']} tokens/s | {row}")
-    if "rows" in result:
-        print(
-            f"collect | {result['fraction_of_engine']} of the engine | "
-            f"{result['ratio_to_sequential']} x one request at a time"
-        )
-    sys.stdout.flush()
+        options.json.write_text(json.dumps({"machine": machine(), **result}, indent=1))
 
 
 if __name__ == "__main__":

@@ -10,11 +10,11 @@ that answers after 5 ms, one tree at a time.
 import argparse
 import asyncio
 import itertools
-import json
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
+
+from rows import add_json_option, show
 
 from data_collection.search import TreeSearch, search_tree
 from data_collection.setup import SearchSetup
@@ -105,13 +105,9 @@ def ordered(world: ToyWorld, task: Task, tree: SearchTree) -> list[bool]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", type=Path, help="also write the rows to this file")
+    add_json_option(parser)
     options = parser.parse_args()
-    rows = [search_all(leaves) for leaves in (1, 2, 4, 8, 16)]
-    if options.json:
-        options.json.write_text(json.dumps(rows, indent=2) + "\n")
-    for row in rows:
-        print(f"leaves in flight | {row}")
+    show([search_all(leaves) for leaves in (1, 2, 4, 8, 16)], options.json)
 
 
 if __name__ == "__main__":
