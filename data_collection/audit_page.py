@@ -9,6 +9,7 @@ from data_collection.audit import lengths
 from lit_qagent.core.pairs import PairCard, PreferencePair
 
 _NUM_BINS = 20
+_MAX_LABELS = 12
 _WIDTH, _HEIGHT, _FOOT = 640, 180, 34
 _STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:46rem;padding:0 1rem}"
@@ -84,7 +85,8 @@ def binned(values: Sequence[float]) -> Bars:
 
 
 def bars(counts: Bars) -> str:
-    """Return a bar chart; labels are the left ends of bins."""
+    """Return a bar chart; labels are the left ends of bins, every other one if they are many."""
+    every = 2 if len(counts) > _MAX_LABELS else 1
     tallest = max(count for _, count in counts)
     step = _WIDTH / len(counts)
     parts = []
@@ -96,9 +98,12 @@ def bars(counts: Bars) -> str:
             f'<rect x="{left + 1:.1f}" y="{top:.1f}" width="{max(step - 2, 1):.1f}" '
             f'height="{height:.1f}"/>'
             f'<text x="{middle:.1f}" y="{top - 3:.1f}" text-anchor="middle">{count}</text>'
-            f'<text x="{middle:.1f}" y="{_HEIGHT - _FOOT + 14}" text-anchor="middle">'
-            f"{html.escape(label)}</text>"
         )
+        if number % every == 0:
+            parts.append(
+                f'<text x="{middle:.1f}" y="{_HEIGHT - _FOOT + 14}" text-anchor="middle">'
+                f"{html.escape(label)}</text>"
+            )
     return f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img">{"".join(parts)}</svg>'
 
 
