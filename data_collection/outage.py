@@ -38,6 +38,16 @@ class Outage:
         self._since = None
         self._trees.clear()
 
+    def is_of_tree(self, error: Exception, answers_before: int) -> bool:
+        """Return whether a failure is known to be the tree's own: others are answered.
+
+        Args:
+            error: What the iteration failed with.
+            answers_before: `answers` when the iteration began.
+        """
+        is_own = not isinstance(error, PolicyFailure) or isinstance(error, ContextOverflow)
+        return is_own or self.answers > answers_before
+
     async def waits(self, error: Exception, tree_id: str, answers_before: int, tries: int) -> bool:
         """Wait before the iteration is tried again; False if the tree is what fails.
 
@@ -50,8 +60,7 @@ class Outage:
         Raises:
             PolicyFailure: Nobody is answered any more.
         """
-        is_own = not isinstance(error, PolicyFailure) or isinstance(error, ContextOverflow)
-        if is_own or self.answers > answers_before:
+        if self.is_of_tree(error, answers_before):
             return False
         self._since = self.clock() if self._since is None else self._since
         self._trees.add(tree_id)

@@ -47,19 +47,23 @@ class Pending:
     Attributes:
         visits: Evaluations in flight through each node.
         busy: Leaves that are being expanded; they cannot be selected again.
+        num_leaves: Leaves in flight.
     """
 
     visits: Counter[int] = field(default_factory=Counter)
     busy: set[int] = field(default_factory=set)
+    num_leaves: int = 0
 
     def add(self, tree: SearchTree, leaf: int) -> None:
         """Count a leaf that was selected."""
+        self.num_leaves += 1
         self.visits.update(node.index for node in tree.upwards(leaf))
         if not tree[leaf].is_terminal:
             self.busy.add(leaf)
 
     def remove(self, tree: SearchTree, leaf: int) -> None:
         """Forget a leaf whose evaluation has come."""
+        self.num_leaves -= 1
         self.visits.subtract(node.index for node in tree.upwards(leaf))
         self.busy.discard(leaf)
 
@@ -103,7 +107,7 @@ class Descent:
         Returns:
             The leaf; None if every leaf that is open is in flight.
         """
-        if pending is not None and pending.busy:
+        if pending is not None and pending.num_leaves:
             return self._select_beside(tree, tree[ROOT], pending)
         node = tree[ROOT]
         while node.children:

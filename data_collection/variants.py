@@ -24,6 +24,7 @@ from data_collection.world import Branch, act
 from lit_qagent.agents.prompts import extend_history
 from lit_qagent.agents.selection import Scorer
 from lit_qagent.core.actions import canonical_action
+from lit_qagent.core.errors import ModelError
 from lit_qagent.core.records import SUCCESS_REWARD, History, Step
 from lit_qagent.environments.base import Environment
 
@@ -116,7 +117,13 @@ class Variant:
 
     async def _q_values(self, history: History, actions: Sequence[str]) -> list[float]:
         assert self.scorer is not None  # SearchSetup sees to it
-        return await self.scorer.score(history, actions)
+        values = await self.scorer.score(history, actions)
+        if len(values) != len(actions) or not all(map(math.isfinite, values)):
+            raise ModelError(
+                f"{type(self.scorer).__name__} gave {values} for {len(actions)} actions; a scorer "
+                "gives one finite value each. Everything finished is kept: mend it and run again"
+            )
+        return values
 
 
 class Puct(Variant):

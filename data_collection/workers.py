@@ -238,7 +238,7 @@ async def _grow(run: Run, search: TreeSearch) -> TreeEnd | None:
                 tries += 1
                 continue
             end = search.end("failed", failure_of(error, search))
-            if run.outage.answers > answers_before or not isinstance(error, PolicyFailure):
+            if run.outage.is_of_tree(error, answers_before):
                 return end
             run.suspects.append((search.header.tree_id, end))
             return None

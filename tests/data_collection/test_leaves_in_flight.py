@@ -119,6 +119,22 @@ def test_unobserved_visits_count_and_busy_leaves_are_passed_by() -> None:
     assert Descent().select(tree, pending) == below[1].index
 
 
+def test_ends_in_flight_count_their_visits_too() -> None:
+    tree = SearchTree(truncation_reward=-1.0)
+    ends = [tree.add(ROOT, make_step(name, 0.5)) for name in "ab"]
+    for node in ends:
+        tree.backup(node.index, 0.5)
+    pending = Pending()
+    descent = Descent(revisit_ends=True)
+    selected = []
+    for _ in range(4):
+        leaf = descent.select(tree, pending)
+        assert leaf is not None
+        selected.append(leaf)
+        pending.add(tree, leaf)
+    assert selected == [1, 2, 1, 2]
+
+
 def test_with_nothing_in_flight_it_is_uct() -> None:
     tree = SearchTree(truncation_reward=-1.0)
     children = [tree.add(ROOT, make_step(name)) for name in "abc"]

@@ -14,7 +14,7 @@ from data_collection.tree import ROOT, SearchTree
 from data_collection.uct import Descent, puct
 from data_collection.variants import VARIANTS, sigmoid, softmax
 from lit_qagent.agents.prompts import PromptSpec
-from lit_qagent.core.errors import ConfigError
+from lit_qagent.core.errors import ConfigError, ModelError
 from lit_qagent.core.records import Constraint, History, Message, Proposal, Sampling
 from lit_qagent.policies.base import Policy
 from tests.data_collection.parts import LetterWorld, SeededPolicy, make_setup, make_step
@@ -251,6 +251,18 @@ def test_a_tree_of_any_variant_goes_on_from_its_records(variant: str) -> None:
     asyncio.run(search_tree(resumed, rest.append))
     assert rest == iterations[4:]
     assert resumed.tree == whole.tree
+
+
+@pytest.mark.parametrize("values", [[1.0], [1.0, float("nan"), 0.0], [1.0, 2.0, float("inf")]])
+def test_a_scorer_that_gives_no_values_is_refused(values: list[float]) -> None:
+    class Broken(LetterScorer):
+        async def score(self, history: History, candidates: Sequence[str]) -> list[float]:
+            return values
+
+    setup = _setup(TalkingPolicy("abc"), Broken(), variant="puct")
+    search = TreeSearch(setup, setup.environment.tasks("train")[0])
+    with pytest.raises(ModelError, match=r"Broken gave \[1.0.* for 3 actions; a scorer gives one"):
+        asyncio.run(search.iterate())
 
 
 def test_a_scorer_is_given_where_it_is_used_and_nowhere_else() -> None:
