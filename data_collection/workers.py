@@ -100,8 +100,9 @@ async def work_all(run: Run, concurrency: int | None) -> None:
             done, tasks = await asyncio.wait(
                 tasks, timeout=workers.look_every_s, return_when=asyncio.FIRST_COMPLETED
             )
-            for task in done:
-                task.result()
+            errors = [error for task in done if (error := task.exception()) is not None]
+            if errors:
+                raise errors[0]  # the others mean the same, or come again
         run.settle_suspects()
     finally:
         await _cancel(tasks)
@@ -169,7 +170,8 @@ async def _cancel(tasks: Sequence["asyncio.Task[None]"] | set["asyncio.Task[None
         task.cancel()
     if tasks:
         # A policy that hangs must not hold up the end of the program.
-        await asyncio.wait(tasks, timeout=CLOSE_LIMIT_S)
+        done, _ = await asyncio.wait(tasks, timeout=CLOSE_LIMIT_S)
+        await asyncio.gather(*done, return_exceptions=True)
 
 
 async def _work(run: Run, crew: _Crew) -> None:
@@ -222,27 +224,26 @@ async def _search(run: Run, search: TreeSearch, stored: StoredTree | None) -> No
 async def _grow(run: Run, search: TreeSearch) -> TreeEnd | None:
     """Iterate until the tree is done; None if the run ends before, or nobody knows what failed."""
     started = time.monotonic()
-    tries = 0
+    tries, mark = 0, None
     while run.stopped_by is None:
         reason = search.end_reason
         if reason is None and _is_spent(run.budget, search, time.monotonic() - started):
             reason = "budget"
         if reason is not None:
             return search.end(reason)
-        answers_before = run.outage.answers
         try:
             iteration = await search.iterate()
         except (PolicyFailure, EnvironmentFailure) as error:
-            waits = run.outage.waits(error, search.header.tree_id, answers_before, tries)
-            if await waits:
-                tries += 1
+            next_mark = await run.outage.waits(error, search.header.tree_id, mark, tries)
+            if next_mark is not None:
+                mark, tries = next_mark, tries + 1
                 continue
             end = search.end("failed", failure_of(error, search))
-            if run.outage.is_of_tree(error, answers_before):
+            if run.outage.is_of_tree(error, mark):
                 return end
             run.suspects.append((search.header.tree_id, end))
             return None
-        tries = 0
+        tries, mark = 0, None
         _record(run, search.header.tree_id, iteration)
         # A policy that answers at once never suspends; the other trees and Ctrl-C get a turn.
         await asyncio.sleep(0)

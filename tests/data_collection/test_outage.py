@@ -125,28 +125,37 @@ def test_the_command_that_goes_on_is_named(
     assert "Traceback" not in error
 
 
-def _waits(outage: Outage, error: Exception, tree: str, answers_before: int = 0) -> bool:
-    return asyncio.run(outage.waits(error, tree, answers_before, tries=0))
+def _waits(outage: Outage, error: Exception, tree: str, mark: int | None = None) -> int | None:
+    return asyncio.run(outage.waits(error, tree, mark, tries=0))
 
 
 def test_failures_of_the_tree_itself_are_not_waited_for() -> None:
     outage = Outage(patience_s=100.0)
-    assert not _waits(outage, EnvironmentFailure("broken"), "a")
-    assert not _waits(outage, ContextOverflow("too long"), "a")
+    assert _waits(outage, EnvironmentFailure("broken"), "a") is None
+    assert _waits(outage, ContextOverflow("too long"), "a") is None
+
+
+@pytest.mark.usefixtures("_short_pauses")
+def test_a_tree_that_fails_again_while_others_are_answered_is_what_fails() -> None:
+    outage = Outage(patience_s=100.0)
     outage.succeeded()
-    assert not _waits(outage, DOWN, "a", answers_before=0)
+    mark = _waits(outage, DOWN, "a")  # an answer before says nothing: the policy may just have died
+    assert mark == 1
+    assert _waits(outage, DOWN, "a", mark) == 1
+    outage.succeeded()
+    assert _waits(outage, DOWN, "a", mark) is None
 
 
 @pytest.mark.usefixtures("_short_pauses")
 def test_patience_is_for_all_trees_together_and_ends_with_an_answer() -> None:
     now = [0.0]
     outage = Outage(patience_s=10.0, clock=lambda: now[0])
-    assert _waits(outage, DOWN, "a")
+    assert _waits(outage, DOWN, "a") == 0
     now[0] = 9.0
-    assert _waits(outage, DOWN, "b")
+    assert _waits(outage, DOWN, "b") == 0
     outage.succeeded()
-    assert _waits(outage, DOWN, "a", answers_before=1)
+    assert _waits(outage, DOWN, "a") == 1
     now[0] = 20.0
-    assert not _waits(outage, DOWN, "a", answers_before=1)
+    assert _waits(outage, DOWN, "a", mark=1) is None
     with pytest.raises(PolicyFailure, match="answered nobody for 11 s"):
-        _waits(outage, DOWN, "b", answers_before=1)
+        _waits(outage, DOWN, "b", mark=1)
