@@ -22,6 +22,7 @@ from lit_qagent.core.records import Task
 
 _LOOK_EVERY_S = 0.05
 _FIRST_WORKERS = 8
+_TURN_S = 0.005
 _TREES_PER_SEQUENCE = 2
 CLOSE_LIMIT_S = 5.0
 
@@ -46,6 +47,7 @@ class Run:
         cost: What this run has cost.
         stopped_by: The limit of the run that was reached; None if there was room.
         suspects: Trees given up after waiting for the policy; they failed if it answers again.
+        next_turn: When the worker at work has to let the others go on.
     """
 
     setup: SearchSetup
@@ -63,6 +65,7 @@ class Run:
     cost: Cost = field(default_factory=Cost)
     stopped_by: str | None = None
     suspects: list[tuple[str, TreeEnd]] = field(default_factory=list)
+    next_turn: float = 0.0
 
     @property
     def has_work(self) -> bool:
@@ -75,6 +78,16 @@ class Run:
             return False
         goes_on: Mapping[str, bool] = {"failed": self.retry_failed, "budget": self.extend_budget}
         return not goes_on.get(stored.end.reason, False)
+
+    async def give_turn(self) -> None:
+        """Let other trees and Ctrl-C have a turn; a policy that answers at once never does.
+
+        A turn after each iteration would cost a tenth of the search.
+        """
+        now = time.monotonic()
+        if now >= self.next_turn:
+            self.next_turn = now + _TURN_S
+            await asyncio.sleep(0)
 
     def finish(self, tree_id: str, end: TreeEnd) -> None:
         """Write down how a tree ended."""
@@ -245,8 +258,7 @@ async def _grow(run: Run, search: TreeSearch) -> TreeEnd | None:
             return None
         tries, mark = 0, None
         _record(run, search.header.tree_id, iteration)
-        # A policy that answers at once never suspends; the other trees and Ctrl-C get a turn.
-        await asyncio.sleep(0)
+        await run.give_turn()
     return None
 
 
