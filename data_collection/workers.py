@@ -5,10 +5,10 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from data_collection.budget import Budget
-from data_collection.gate import Gate, Tuner
+from data_collection.crew import Crew, FixedCrew, TunedCrew
+from data_collection.gate import Gate
 from data_collection.iterations import Cost, Iteration, TreeEnd
 from data_collection.outage import Outage
 from data_collection.progress import ProgressDisplay, ProgressMeter
@@ -20,10 +20,7 @@ from data_collection.tree_file import StoredTree
 from lit_qagent.core.errors import EnvironmentFailure, PolicyFailure
 from lit_qagent.core.records import Task
 
-_LOOK_EVERY_S = 0.05
-_FIRST_WORKERS = 8
 _TURN_S = 0.005
-_TREES_PER_SEQUENCE = 2
 CLOSE_LIMIT_S = 5.0
 
 
@@ -104,14 +101,16 @@ class Run:
 
 async def work_all(run: Run, concurrency: int | None) -> None:
     """Search all waiting tasks, with a number of workers or with as many as keep the batch full."""
-    workers = _FixedCrew(concurrency) if concurrency else _TunedCrew(run)
+    assert isinstance(run.setup.policy, Gate)
+    crew = FixedCrew(concurrency) if concurrency else TunedCrew(run.setup.policy)
     tasks: set[asyncio.Task[None]] = set()
     try:
         while run.has_work or tasks:
-            for _ in range(workers.wanted(run, len(tasks))):
-                tasks.add(asyncio.create_task(_work(run, workers)))
+            num_waiting = len(run.waiting) if run.has_work else 0
+            for _ in range(crew.wanted(num_waiting, len(tasks))):
+                tasks.add(asyncio.create_task(_work(run, crew)))
             done, tasks = await asyncio.wait(
-                tasks, timeout=workers.look_every_s, return_when=asyncio.FIRST_COMPLETED
+                tasks, timeout=crew.look_every_s, return_when=asyncio.FIRST_COMPLETED
             )
             errors = [error for task in done if (error := task.exception()) is not None]
             if errors:
@@ -119,62 +118,6 @@ async def work_all(run: Run, concurrency: int | None) -> None:
         run.settle_suspects()
     finally:
         await _cancel(tasks)
-
-
-class _Crew(Protocol):
-    """Decides how many workers there are."""
-
-    look_every_s: float | None
-
-    def wanted(self, run: Run, at_work: int) -> int:
-        """Return how many workers should join."""
-        ...
-
-    def may_leave(self) -> bool:
-        """Return whether a worker that has finished a tree should go."""
-        ...
-
-
-class _FixedCrew:
-    """As many workers as were asked for."""
-
-    look_every_s: float | None = None
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-
-    def wanted(self, run: Run, at_work: int) -> int:
-        """Return how many are missing."""
-        return min(self._size - at_work, len(run.waiting)) if run.has_work else 0
-
-    def may_leave(self) -> bool:
-        """Return False."""
-        return False
-
-
-class _TunedCrew:
-    """As many workers as keep the target of a `Tuner` in flight."""
-
-    look_every_s: float | None = _LOOK_EVERY_S
-
-    def __init__(self, run: Run) -> None:
-        assert isinstance(run.setup.policy, Gate)
-        self._tuner = Tuner(gate=run.setup.policy)
-
-    def wanted(self, run: Run, at_work: int) -> int:
-        """Return how many to add; at most as many again as there are, as each needs a while."""
-        self._tuner.look()
-        if not run.has_work:
-            return 0
-        most = min(_TREES_PER_SEQUENCE * self._tuner.target - at_work, len(run.waiting))
-        if not at_work:
-            return min(_FIRST_WORKERS, most)
-        per_tree = max(1, self._tuner.target - self._tuner.missing) / at_work
-        return max(0, min(round(self._tuner.missing / per_tree), at_work, most))
-
-    def may_leave(self) -> bool:
-        """Return whether too many requests wait."""
-        return self._tuner.missing < -self._tuner.target // 2
 
 
 async def _cancel(tasks: Sequence["asyncio.Task[None]"] | set["asyncio.Task[None]"]) -> None:
@@ -187,7 +130,7 @@ async def _cancel(tasks: Sequence["asyncio.Task[None]"] | set["asyncio.Task[None
         await asyncio.gather(*done, return_exceptions=True)
 
 
-async def _work(run: Run, crew: _Crew) -> None:
+async def _work(run: Run, crew: Crew) -> None:
     """Take tasks, one after the other, until none waits or the crew is too large."""
     while run.has_work:
         task = run.waiting.popleft()
