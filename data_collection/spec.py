@@ -38,7 +38,8 @@ class SearchSpec:
             every evaluation; all end early on it if stop_at_success. uct: the paper's search, one
             rollout of the policy. puct: a Q-model says where to look first. q_rollout: in rollouts
             a Q-model picks among num_candidates actions. q_value: no rollouts, a Q-model's value
-            instead; the true reward only at ends that the tree reaches. lats: the policy itself
+            instead, which asks for a smaller eta; the true reward only at ends that the tree
+            reaches. lats: the policy itself
             scores new actions and reflects on failed episodes.
         expansion: How candidates come. vanilla: one request of n samples. conditional: one by
             one, each request showing those before it. critique: one by one, each after the policy

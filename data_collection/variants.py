@@ -159,22 +159,23 @@ class QRollout(Variant):
 
 
 class QValue(Variant):
-    """No rollouts: the best child is worth its Q value, or its outcome if it is an end."""
+    """No rollouts: the best child is worth its Q value, or its outcome if it is an end.
 
+    Every child has its Q value as its first visit, so that none must be visited to be known.
+    """
+
+    selection = "valued"
     needs_scorer = True
 
     async def evaluate(self, asking: Asking, leaf: Expanded) -> Evaluation:
         """Score the children."""
         values = await self._q_values(leaf.history, leaf.actions)
+        if self.spec.value_of_q == "sigmoid":
+            values = [sigmoid(value) for value in values]
         offset = _first_best(values)
-        if leaf.children[offset].step.is_last:
-            return Evaluation(offset=offset)
-        q = values[offset]
-        return Evaluation(offset=offset, value=sigmoid(q) if self._is_squashed else q)
-
-    @property
-    def _is_squashed(self) -> bool:
-        return self.spec.value_of_q == "sigmoid"
+        is_end = leaf.children[offset].step.is_last
+        value = None if is_end else values[offset]
+        return Evaluation(offset=offset, value=value, priors=tuple(values))
 
 
 class Lats(Variant):

@@ -16,7 +16,9 @@ from data_collection.variants import VARIANTS, sigmoid, softmax
 from lit_qagent.agents.prompts import PromptSpec
 from lit_qagent.core.errors import ConfigError, ModelError
 from lit_qagent.core.records import Constraint, History, Message, Proposal, Sampling
+from lit_qagent.environments.toy import ToyWorld
 from lit_qagent.policies.base import Policy
+from lit_qagent.policies.scripted import ScriptedPolicy
 from tests.data_collection.parts import LetterWorld, SeededPolicy, make_setup, make_step
 
 REWARDS = {"aa": 0.0, "ab": 0.5, "ba": 0.25, "bb": 1.0, "ca": 0.0}
@@ -215,8 +217,6 @@ def test_critique_expansion_criticises_the_candidate_before() -> None:
 
 
 def test_candidates_on_the_table_are_no_legal_choices_any_more() -> None:
-    from lit_qagent.environments.toy import ToyWorld
-
     class Choosy(TalkingPolicy):
         async def propose(self, *args: object, **kwargs: object) -> list[Proposal]:
             answer = await super().propose(*args, **kwargs)  # type: ignore[arg-type]
@@ -294,3 +294,52 @@ def test_manifests_of_searches_as_they_were_have_not_changed() -> None:
 def test_every_variant_says_whether_it_uses_the_true_reward() -> None:
     text = (Path(__file__).parents[2] / "data_collection" / "variants.py").read_text()
     assert all(f"| ``{name}`` |" in text for name in VARIANTS)
+
+
+class OptimalScorer:
+    """Knows the toy world: Q is the best reward that can still be had after an action."""
+
+    def __init__(self, world: ToyWorld) -> None:
+        self.world = world
+        self.tasks = {task.instruction: task for task in world.tasks("train")}
+
+    async def score(self, history: History, candidates: Sequence[str]) -> list[float]:
+        branch = self.world.fork()
+        branch.reset(self.tasks[history.head[-1].content.split("\n")[0]])
+        done = [message.content for message in history.turns[::2]]
+        return [branch.optimal_q([*done, action]) for action in candidates]
+
+
+def _iterations_to_success(variant: str) -> float:
+    world = ToyWorld(depth=4, num_actions=4, max_steps=5)
+    setup = SearchSetup(
+        environment=world,
+        policy=ScriptedPolicy("uniform"),
+        search=SearchSpec(
+            variant=variant,  # type: ignore[arg-type]
+            num_iterations=60,
+            num_candidates=16,
+            eta=0.1,
+            prior_temperature=0.05,
+            value_of_q="identity",
+        ),
+        prompt=PromptSpec(think=False, num_examples=0, constrain=True),
+        sampling=Sampling(),
+        seed=0,
+        scorer=OptimalScorer(world) if VARIANTS[variant].needs_scorer else None,
+    )
+    numbers = []
+    for task in world.tasks("train")[:16]:
+        search = TreeSearch(setup, task)
+        asyncio.run(search_tree(search, lambda _: None))
+        numbers.append(search.num_iterations)
+    return sum(numbers) / len(numbers)
+
+
+def test_a_good_q_model_leads_every_variant_that_uses_it_to_success_sooner() -> None:
+    plain = _iterations_to_success("uct")
+    guided = {name: _iterations_to_success(name) for name in ("puct", "q_rollout", "q_value")}
+    assert plain > 10
+    assert guided["q_rollout"] < plain  # its first child is whichever was sampled first
+    assert guided["puct"] < plain / 2
+    assert guided["q_value"] < plain / 2
