@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Self
 from lit_qagent.core.actions import parse_command
 from lit_qagent.core.errors import ConfigError, EnvironmentFailure
 from lit_qagent.core.records import Observation, Step, Task, Trajectory
+from lit_qagent.core.text import clean_text
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,7 +96,8 @@ class Environment(ABC):
     def _invalid_observation(self, command: str) -> Observation:
         """Return the observation after an action without a legal command."""
         current = self.observation
-        shown = command if len(command) <= 80 else command[:77] + "..."
+        plain = clean_text(command)
+        shown = plain if len(plain) <= 80 else plain[:77] + "..."
         return Observation(
             text=f"Invalid action: {shown}",
             admissible=current.admissible,

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from lit_qagent.core.errors import ConfigError, EnvironmentFailure
 from lit_qagent.core.records import Observation, Step, Task, Trajectory
+from lit_qagent.core.text import clean_text
 from lit_qagent.environments.base import Environment
 
 __all__ = ["MALFORMED_ACTIONS", "Commands", "check_environment", "draw_admissible"]
@@ -250,6 +251,8 @@ def _check_refused(branch: Environment, action: str) -> None:
         step.observation.text.startswith("Invalid action"),
         f"malformed action {shown} must be answered with 'Invalid action ...'",
     )
+    text = step.observation.text
+    _require(text == clean_text(text), f"the answer to {shown} repeats its control characters")
     _require(len(twin.actions) == len(branch.actions) + 1, f"malformed {shown} cost no step")
     current = branch.observation
     same = (step.observation.admissible, step.observation.pattern)

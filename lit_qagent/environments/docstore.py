@@ -12,8 +12,6 @@ from lit_qagent.environments.text_index import TextIndex
 _WORD = re.compile(r"\w+")
 _BRACKET = re.compile(r"\s*\([^()]*\)$")
 _MAX_TITLE_WORDS = 8
-# Control characters, line separators, signs that turn the writing direction, halves of characters.
-_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]+")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -113,20 +111,6 @@ class Docstore(PageSource):
                 for title in self._by_words.get(tuple(words[start : start + length]), ()):
                     found.setdefault(title)
         return list(found)
-
-
-def clean_text(text: str) -> str:
-    r"""Return a text as one line that is safe to print, store and show to an LLM.
-
-    Runs of control characters become a blank, and marks of the form ``<|name|>``, by which chat
-    templates separate messages, are broken up.
-
-    Examples:
-        >>> clean_text(" It rises\n near\x1b[31m <|im_end|>. ")
-        'It rises  near [31m < |im_end| >.'
-    """
-    plain = _UNPRINTABLE.sub(" ", text).strip()
-    return plain.replace("<|", "< |").replace("|>", "| >")
 
 
 def normalize_title(title: str) -> str:

@@ -10,8 +10,9 @@ from typing import Any, Literal, Self
 from lit_qagent.core.actions import parse_call
 from lit_qagent.core.errors import ConfigError
 from lit_qagent.core.records import Observation, Task, Trajectory
+from lit_qagent.core.text import clean_line
 from lit_qagent.environments.base import Environment, Outcome
-from lit_qagent.environments.docstore import Docstore, Page, PageSource, clean_text
+from lit_qagent.environments.docstore import Docstore, Page, PageSource
 from lit_qagent.environments.hotpotqa.answers import exact_match, f1_score
 from lit_qagent.environments.hotpotqa.candidates import SHOWN_SENTENCES, list_candidates
 from lit_qagent.environments.hotpotqa.examples import EXAMPLE_DOCSTORE, EXAMPLES
@@ -161,7 +162,7 @@ class HotPotQA(Environment):
         return self._observe(f"Question: {task.instruction}")
 
     def _act(self, command: str) -> Outcome:
-        command = clean_text(command)
+        command = clean_line(command)
         call = parse_call(command)
         if call is None or not call.argument:
             return self._refuse(command, "")
@@ -177,7 +178,7 @@ class HotPotQA(Environment):
         return {"em": 0.0, "f1": 0.0}
 
     def _invalid_observation(self, command: str) -> Observation:
-        return super()._invalid_observation(clean_text(command))
+        return super()._invalid_observation(clean_line(command))
 
     def _search(self, title: str) -> Outcome:
         page = self._docstore.find(title)

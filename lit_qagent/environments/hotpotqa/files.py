@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from lit_qagent.core.errors import DataError
-from lit_qagent.environments.docstore import Page, clean_text
+from lit_qagent.core.text import clean_line
+from lit_qagent.environments.docstore import Page
 from lit_qagent.environments.hotpotqa.rows import is_dataset, read_rows
 
 SOURCE = (
@@ -125,7 +126,7 @@ def _parse(record: object, where: str, *, needs_pages: bool) -> Question:
 
 def _text(record: Mapping[str, Any], key: str, where: str) -> str:
     value = record.get(key)
-    text = clean_text(value) if isinstance(value, str) else ""
+    text = clean_line(value) if isinstance(value, str) else ""
     if not text:
         note = " (the official test files have none)" if key == "answer" else ""
         raise DataError(f"{where}: {key!r} must be text, got {value!r:.80}{note}; {SOURCE}")
@@ -153,8 +154,8 @@ def _parse_context(context: object, where: str) -> tuple[Page, ...]:
                 f"got {str(entry)[:80]!r}; {SOURCE}"
             )
         title, sentences = entry
-        kept = tuple(filter(None, map(clean_text, sentences)))
-        pages.append(Page(title=clean_text(title), sentences=kept))
+        kept = tuple(filter(None, map(clean_line, sentences)))
+        pages.append(Page(title=clean_line(title), sentences=kept))
     return tuple(pages)
 
 

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from lit_qagent.core.errors import EnvironmentFailure
-from lit_qagent.environments.docstore import Page, PageSource, clean_text, normalize_title
+from lit_qagent.core.text import clean_line
+from lit_qagent.environments.docstore import Page, PageSource, normalize_title
 from lit_qagent.environments.hotpotqa.answer_cache import AnswerCache
 from lit_qagent.environments.hotpotqa.wiki_api import ApiSpec, Pace, WikiApi
 
@@ -107,10 +108,10 @@ class Wikipedia(PageSource):
             return None
         if not isinstance(title, str) or not isinstance(text, str):
             return None  # a special page, or one in a namespace without text
-        return Page(title=clean_text(title), sentences=split_sentences(text))
+        return Page(title=clean_line(title), sentences=split_sentences(text))
 
     def _search(self, text: str) -> list[str]:
-        words = " ".join(_NOT_FOR_SEARCH.sub(" ", clean_text(text)).split())[:_LONGEST_QUERY]
+        words = " ".join(_NOT_FOR_SEARCH.sub(" ", clean_line(text)).split())[:_LONGEST_QUERY]
         if not words:
             return []
         query = self._ask(
@@ -119,7 +120,7 @@ class Wikipedia(PageSource):
         found = query.get("search")
         rows = found if isinstance(found, list) else []
         titles = [row.get("title") for row in rows if isinstance(row, dict)]
-        return [clean_text(title) for title in titles if isinstance(title, str)]
+        return [clean_line(title) for title in titles if isinstance(title, str)]
 
     def _ask(self, **parameters: str) -> dict[str, Any]:
         request = {"action": "query", "format": "json", "formatversion": "2", **parameters}
@@ -140,13 +141,13 @@ def split_sentences(text: str) -> tuple[str, ...]:
     """
     lines = (line.strip() for line in text.splitlines())
     kept = (line for line in lines if not _HEADING.fullmatch(line))
-    parts = (clean_text(part) for line in kept for part in _SENTENCE_END.split(line))
+    parts = (clean_line(part) for line in kept for part in _SENTENCE_END.split(line))
     return tuple(part for part in parts if part)
 
 
 def _as_title(text: str) -> str | None:
     """Return a text as a title to ask for, or None if no page can have it."""
-    name = " ".join(clean_text(text).replace("_", " ").split())
+    name = " ".join(clean_line(text).replace("_", " ").split())
     if not name or _NEVER_IN_TITLES.search(name) or len(name.encode()) > _LONGEST_TITLE_BYTES:
         return None
     return name

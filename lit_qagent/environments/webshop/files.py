@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from lit_qagent.core.errors import DataError
+from lit_qagent.core.text import clean_text
 from lit_qagent.environments.webshop.catalog import Product
-from lit_qagent.environments.webshop.records import SOURCE, JsonArray, clean_text
+from lit_qagent.environments.webshop.records import SOURCE, JsonArray
 
 _DEFAULT_PRICE = 100.0
 _MAX_ASIN_CHARS = 10

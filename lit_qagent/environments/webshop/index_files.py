@@ -20,12 +20,6 @@ _CHUNK_BYTES = 1 << 22
 _LEFTOVER_AGE_S = 24 * 3600.0
 
 
-def cache_folder() -> Path:
-    """Return where things made once are kept: ``LIT_QAGENT_CACHE``, or ``~/.cache/lit_qagent``."""
-    chosen = os.environ.get("LIT_QAGENT_CACHE")
-    return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "lit_qagent"
-
-
 @contextmanager
 def written_whole(folder: Path, facts: Mapping[str, Any]) -> Iterator[Path]:
     """Give a new folder to write files into; it gets its name once the block has ended well.

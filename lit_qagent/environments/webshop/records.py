@@ -3,7 +3,6 @@
 import codecs
 import hashlib
 import json
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,16 +14,6 @@ _BLOCK_BYTES = 1 << 20
 _SPACE = " \t\r\n"
 _MAX_RECORD_CHARS = 1 << 26
 _MAX_TOKEN_CHARS = 32  # a number, a word or an escape that the end of a block may cut
-# Control characters, separators that break lines, marks that turn the direction of writing, and
-# half letters that no file can hold: never in good data, and they garble logs and prompts.
-_HARMFUL = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
-)
-
-
-def clean_text(text: str) -> str:
-    """Return a text with spaces for letters that garble logs and prompts."""
-    return _HARMFUL.sub(" ", text)
 
 
 class JsonArray:

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lit_qagent.core.errors import DataError
+from lit_qagent.core.folders import cache_folder
 from lit_qagent.environments.webshop.catalog import Product
 from lit_qagent.environments.webshop.index_files import (
-    cache_folder,
     map_array,
     read_manifest,
     written_whole,

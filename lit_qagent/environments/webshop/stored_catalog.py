@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from lit_qagent.core.errors import DataError
+from lit_qagent.core.folders import cache_folder
 from lit_qagent.environments.webshop.catalog import Product
 from lit_qagent.environments.webshop.files import ReadingReport, read_products
-from lit_qagent.environments.webshop.index_files import cache_folder
 from lit_qagent.environments.webshop.product_store import ProductStore, write_products
 from lit_qagent.environments.webshop.records import SOURCE
 

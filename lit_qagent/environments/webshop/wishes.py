@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from lit_qagent.core.errors import DataError
+from lit_qagent.core.text import clean_text
 from lit_qagent.environments.webshop.catalog import Product
 from lit_qagent.environments.webshop.goal_book import Wish
-from lit_qagent.environments.webshop.records import SOURCE, clean_text
+from lit_qagent.environments.webshop.records import SOURCE
 
 Found = Sequence[tuple[str, int]]
 
