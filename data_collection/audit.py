@@ -46,6 +46,15 @@ def audit_pairs(
     )
 
 
+def lengths(pair: PreferencePair) -> tuple[int, int]:
+    """Return the characters of the chosen and of the rejected actions."""
+    chosen, rejected = (
+        sum(len(each["content"]) for each in messages if each["role"] == "assistant")
+        for messages in (pair.chosen, pair.rejected)
+    )
+    return chosen, rejected
+
+
 def _row(label: str, pairs: Sequence[PreferencePair]) -> str:
     margins = [pair.q_chosen - pair.q_rejected for pair in pairs]
     cells = [
@@ -56,8 +65,8 @@ def _row(label: str, pairs: Sequence[PreferencePair]) -> str:
         str(sum(margin <= 0 for margin in margins)),
         _mean(pairs, lambda pair: pair.visits_chosen),
         _mean(pairs, lambda pair: pair.visits_rejected),
-        _mean(pairs, lambda pair: len(pair.chosen[0]["content"])),
-        _mean(pairs, lambda pair: len(pair.rejected[0]["content"])),
+        _mean(pairs, lambda pair: lengths(pair)[0]),
+        _mean(pairs, lambda pair: lengths(pair)[1]),
     ]
     return f"| {' | '.join(cells)} |"
 

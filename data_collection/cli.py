@@ -1,15 +1,20 @@
 """The commands of ``python -m data_collection``: they parse and wire, nothing else."""
 
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from data_collection.setup import SearchSetup, SearchSpec
+from data_collection.budget import Budget, RunLimits
+from data_collection.setup import SearchSetup
+from data_collection.spec import SearchSpec
 from lit_qagent.agents.prompts import PromptSpec
+from lit_qagent.agents.selection import Scorer
 from lit_qagent.command_line import Parser, run_main
-from lit_qagent.core.errors import DataError
+from lit_qagent.core.errors import DataError, PolicyFailure
+from lit_qagent.core.pairs import PairCard
 from lit_qagent.core.records import Sampling
 from lit_qagent.environments.base import Environment
 from lit_qagent.policies.base import Policy
@@ -31,9 +36,15 @@ class Collect:
         split: Split of the world's tasks.
         first_task: Where in the split to begin, counted from 0.
         num_tasks: How many tasks; all from first_task on if not given.
-        concurrency: Trees in flight at once.
+        concurrency: Trees in flight at once; auto takes as many as keep the policy's batch full.
         seed: Seed of everything that is random.
+        scorer: The Q-model, for the variants of the search that use one.
+        budget: What a tree and the run may cost at most.
+        step_timeout_s: Seconds that one step of the world may take; the branch of one that takes
+            longer is cut. Not limited if null.
+        outage_patience_s: Seconds to wait for a policy that answers nobody before the run stops.
         retry_failed: Go on with trees that ended because the policy or the world failed.
+        extend_budget: Go on with trees that a budget ended.
     """
 
     environment: Environment
@@ -45,9 +56,14 @@ class Collect:
     split: str = "train"
     first_task: int = 0
     num_tasks: int | None = None
-    concurrency: int = 32
+    concurrency: int | Literal["auto"] = "auto"
     seed: int = 0
+    scorer: Scorer | None = None
+    budget: Budget = field(default_factory=Budget)
+    step_timeout_s: float | None = 120.0
+    outage_patience_s: float = 120.0
     retry_failed: bool = False
+    extend_budget: bool = False
 
     def run(self) -> int:
         """Collect, and print the summary."""
@@ -61,6 +77,8 @@ class Collect:
             prompt=self.prompt,
             sampling=self.sampling,
             seed=self.seed,
+            scorer=self.scorer,
+            step_timeout_s=self.step_timeout_s,
         )
         tasks = choose_tasks(setup, self.split, self.first_task, self.num_tasks)
         summary = collect(
@@ -68,9 +86,16 @@ class Collect:
             tasks,
             TreeStore(self.store),
             concurrency=self.concurrency,
+            limits=RunLimits(
+                budget=self.budget,
+                outage_patience_s=self.outage_patience_s,
+                extend_budget=self.extend_budget,
+            ),
             retry_failed=self.retry_failed,
         )
         sys.stdout.write(f"{self.store}\n{summary.table()}\n")
+        if summary.stopped_by is not None:
+            sys.stdout.write("The budget of this run is used up; run it again to go on.\n")
         return 0
 
 
@@ -81,9 +106,15 @@ class Pairs:
     Attributes:
         store: Folder of the tree store.
         output: Folder to write; new, or made by the same command.
-        rule: How pairs are picked: the paper's text, or its released code.
+        rule: How pairs are picked. paper: along the best path, against the worst sibling;
+            as_released: best against worst child along it; all_siblings: every two of unequal
+            value; adjacent: neighbours in value; trajectory: whole episodes (TRL only).
         min_margin: Leave out pairs whose chosen value exceeds the rejected one by less; all are
             kept if not given.
+        min_visits: Leave out pairs with fewer visits behind either value.
+        max_characters: Leave out pairs with a longer action.
+        distinct_commands: Leave out pairs whose actions give the world one and the same command.
+        valid_chosen: Leave out pairs whose chosen action the world could not carry out.
         evaluation_environment: A world whose tasks will be evaluated on; none may have been
             searched.
         evaluation_split: The split of that world.
@@ -92,28 +123,35 @@ class Pairs:
 
     store: Path
     output: Path
-    rule: Literal["paper", "as_released"] = "paper"
+    rule: Literal["paper", "as_released", "all_siblings", "adjacent", "trajectory"] = "paper"
     min_margin: float | None = None
+    min_visits: int | None = None
+    max_characters: int | None = None
+    distinct_commands: bool = False
+    valid_chosen: bool = False
     evaluation_environment: Environment | None = None
     evaluation_split: str = "test"
     evaluation_ids: Path | None = None
 
     def run(self) -> int:
         """Build and write the pairs, and print their number."""
+        from data_collection.filters import PairFilter
         from data_collection.pairs import build_pairs, write_pairs
         from data_collection.store import TreeStore
 
         pair_set = build_pairs(
             TreeStore(self.store),
             rule=self.rule,
-            min_margin=self.min_margin,
+            keep=PairFilter(
+                min_margin=self.min_margin,
+                min_visits=self.min_visits,
+                max_characters=self.max_characters,
+                distinct_commands=self.distinct_commands,
+                valid_chosen=self.valid_chosen,
+            ),
             evaluation_ids=self._evaluation_ids(),
         )
-        card = write_pairs(pair_set, self.output)
-        sys.stdout.write(
-            f"{self.output}\n  {card.num_pairs} pairs from {card.num_trees} trees\n"
-            f"  by depth: {_listed(card.pairs_by_depth)}\n  left out: {_listed(card.removed)}\n"
-        )
+        _say_pairs(self.output, write_pairs(pair_set, self.output))
         return 0
 
     def _evaluation_ids(self) -> set[str] | None:
@@ -129,11 +167,58 @@ class Pairs:
         return ids
 
 
-COMMANDS: Mapping[str, type[Collect] | type[Pairs]] = {"collect": Collect, "pairs": Pairs}
+@dataclass(frozen=True, kw_only=True)
+class Import:
+    """Turn what another program has collected into preference pairs.
+
+    Attributes:
+        file: JSON, or one JSON object a line.
+        output: Folder to write; new, or made by the same command.
+        form: trees are the nested search trees of the paper's released code, conversations are
+            pairs whose messages have from and value.
+        environment: Name of the world, for the card.
+        rule: How pairs are picked from trees.
+        head_messages: How many messages of a conversation come before the first step taken.
+        min_margin: Leave out pairs whose chosen value exceeds the rejected one by less.
+        evaluation_ids: A file with the ids of tasks that will be evaluated on, one a line.
+    """
+
+    file: Path
+    output: Path
+    form: Literal["trees", "conversations"]
+    environment: str
+    rule: Literal["paper", "as_released", "all_siblings", "adjacent", "trajectory"] = "paper"
+    head_messages: int = 1
+    min_margin: float | None = None
+    evaluation_ids: Path | None = None
+
+    def run(self) -> int:
+        """Read, write the pairs, and print their number."""
+        from data_collection.filters import PairFilter
+        from data_collection.pairs import Source, import_pairs, write_pairs
+
+        source = Source(
+            form=self.form,
+            environment=self.environment,
+            rule=self.rule,
+            head_messages=self.head_messages,
+        )
+        pair_set = import_pairs(
+            self.file,
+            source,
+            keep=PairFilter(min_margin=self.min_margin),
+            evaluation_ids=_read_ids(self.evaluation_ids) if self.evaluation_ids else None,
+        )
+        _say_pairs(self.output, write_pairs(pair_set, self.output))
+        return 0
+
+
+Command = type[Collect] | type[Pairs] | type[Import]
+COMMANDS: Mapping[str, Command] = {"collect": Collect, "pairs": Pairs, "import": Import}
 
 
 def make_parser() -> Parser:
-    """Return the parser of both commands."""
+    """Return the parser of all commands."""
     parser = Parser(
         prog=f"python -m {MODULE}",
         description="Collect search trees, and make preference pairs of them.",
@@ -154,7 +239,11 @@ def run_command(argv: Sequence[str]) -> int:
     chosen: str = config.command
     values = parser.instantiate(config)[chosen]
     options = {name: value for name, value in vars(values).items() if name != "config"}
-    return COMMANDS[chosen](**options).run()
+    try:
+        return COMMANDS[chosen](**options).run()
+    except PolicyFailure as error:
+        again = shlex.join(["python", "-m", MODULE, *argv])
+        raise PolicyFailure(f"{error}. To go on:\n  {again}") from error
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -174,6 +263,13 @@ def _read_ids(path: Path) -> set[str]:
     if not ids:
         raise DataError(f"evaluation_ids: {path} holds no id; give one task id a line")
     return ids
+
+
+def _say_pairs(folder: Path, card: PairCard) -> None:
+    sys.stdout.write(
+        f"{folder}\n  {card.num_pairs} pairs from {card.num_trees} trees\n"
+        f"  by depth: {_listed(card.pairs_by_depth)}\n  left out: {_listed(card.removed)}\n"
+    )
 
 
 def _listed(counts: Mapping[str, int]) -> str:

@@ -11,7 +11,8 @@ from typing import Any, Literal
 from data_collection.tree import SearchTree
 from lit_qagent.core.records import SUCCESS_REWARD, Message, Observation, Step
 
-EndReason = Literal["success", "exhausted", "iterations", "failed"]
+EndReason = Literal["success", "exhausted", "iterations", "budget", "failed"]
+OPEN_ENDS: frozenset[EndReason] = frozenset({"budget", "failed"})  # may be searched on
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,6 +46,7 @@ class Cost:
         generated_tokens: Tokens of the answers.
         dropped_steps: Oldest steps left out of prompts because the context was too short.
         cut_actions: Answers that the token limit cut.
+        unread_scores: Answers that should have been a score and were none.
     """
 
     requests: int = 0
@@ -52,9 +54,30 @@ class Cost:
     generated_tokens: int = 0
     dropped_steps: int = 0
     cut_actions: int = 0
+    unread_scores: int = 0
 
     def __add__(self, other: "Cost") -> "Cost":
-        return Cost(**{name: count + getattr(other, name) for name, count in asdict(self).items()})
+        return Cost(
+            requests=self.requests + other.requests,
+            prompt_tokens=self.prompt_tokens + other.prompt_tokens,
+            generated_tokens=self.generated_tokens + other.generated_tokens,
+            dropped_steps=self.dropped_steps + other.dropped_steps,
+            cut_actions=self.cut_actions + other.cut_actions,
+            unread_scores=self.unread_scores + other.unread_scores,
+        )
+
+    def to_json(self) -> dict[str, int]:
+        """Return the counts as JSON values; `asdict` would cost a tenth of a search."""
+        counts = {
+            "requests": self.requests,
+            "prompt_tokens": self.prompt_tokens,
+            "generated_tokens": self.generated_tokens,
+            "dropped_steps": self.dropped_steps,
+            "cut_actions": self.cut_actions,
+        }
+        if self.unread_scores:
+            counts["unread_scores"] = self.unread_scores
+        return counts
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,6 +92,8 @@ class Iteration:
         rollout: Steps of the policy from there to the end; they are not nodes.
         reward: What was backed up.
         cost: What the requests cost.
+        priors: What the search's rule thought of each child; none for rules without priors.
+        reflection: What the policy was told to keep in mind in later iterations; may be empty.
     """
 
     number: int
@@ -78,6 +103,8 @@ class Iteration:
     rollout: tuple[Step, ...]
     reward: float
     cost: Cost = field(default_factory=Cost)
+    priors: tuple[float, ...] = ()
+    reflection: str = ""
 
     @property
     def steps(self) -> tuple[Step, ...]:
@@ -111,7 +138,7 @@ class TreeEnd:
 
     Attributes:
         reason: ``success``; ``exhausted`` (nothing left to search); ``iterations`` (the limit);
-            ``failed``.
+            ``budget`` (a limit on cost or time); ``failed``.
         num_iterations: Iterations done.
         num_nodes: Nodes, the root included.
         failure: What failed, if something did.
@@ -125,8 +152,9 @@ class TreeEnd:
 
 def apply_iteration(tree: SearchTree, iteration: Iteration) -> None:
     """Grow a tree by one iteration: add the children, back up the reward."""
-    for step in iteration.children:
-        tree.add(iteration.selected, step)
+    priors = iteration.priors or (None,) * len(iteration.children)
+    for step, prior in zip(iteration.children, priors, strict=True):
+        tree.add(iteration.selected, step, prior)
     if iteration.children:
         tree.close(iteration.selected)
     tree.backup(iteration.evaluated, iteration.reward)
@@ -145,15 +173,21 @@ def header_from_json(record: Mapping[str, Any]) -> TreeHeader:
 
 def iteration_to_json(iteration: Iteration) -> dict[str, Any]:
     """Return an iteration as JSON values."""
-    return {
+    record: dict[str, Any] = {
         "number": iteration.number,
         "selected": iteration.selected,
         "children": [_step_to_json(step) for step in iteration.children],
         "evaluated": iteration.evaluated,
         "rollout": [_step_to_json(step) for step in iteration.rollout],
         "reward": iteration.reward,
-        "cost": asdict(iteration.cost),
+        "cost": iteration.cost.to_json(),
     }
+    # What most searches do not have is not written, and files of theirs stay as they were.
+    if iteration.priors:
+        record["priors"] = list(iteration.priors)
+    if iteration.reflection:
+        record["reflection"] = iteration.reflection
+    return record
 
 
 def iteration_from_json(record: Mapping[str, Any]) -> Iteration:
@@ -164,6 +198,7 @@ def iteration_from_json(record: Mapping[str, Any]) -> Iteration:
             "children": tuple(_step_from_json(step) for step in record["children"]),
             "rollout": tuple(_step_from_json(step) for step in record["rollout"]),
             "cost": Cost(**record["cost"]),
+            "priors": tuple(record.get("priors", ())),
         }
     )
 

@@ -8,10 +8,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from data_collection.audit import audit_pairs
+from data_collection.audit_page import audit_page
 from lit_qagent.core.errors import StoreError
 from lit_qagent.core.pairs import CARD_FILE, PAIR_FILE, PairCard, PreferencePair
 
 README_FILE = "README.md"
+AUDIT_FILE = "audit.html"
 
 
 def write_pair_folder(
@@ -43,6 +45,7 @@ def write_pair_folder(
     card = replace(card, pairs_hash=hashlib.sha256(content).hexdigest())
     (partial / CARD_FILE).write_text(json.dumps(asdict(card), indent=2) + "\n", encoding="utf-8")
     (partial / README_FILE).write_text(_readme(pairs, card, notes), encoding="utf-8")
+    (partial / AUDIT_FILE).write_text(audit_page(pairs, card, notes), encoding="utf-8")
     if folder.exists() and any(folder.iterdir()):
         is_same = _hashes(folder) == _hashes(partial)
         shutil.rmtree(partial)
@@ -110,6 +113,8 @@ datasets.load_dataset("path/to/this/folder", split="train")
 ## Audit
 
 {audit_pairs(pairs, card.removed, notes)}
+
+Plots: `{AUDIT_FILE}`.
 
 ## Where it comes from
 

@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TextIO
 
-from data_collection.iterations import Iteration
+from data_collection.iterations import Iteration, TreeEnd
 
 _PLAIN_LINE_EVERY_S = 10.0
 
@@ -52,6 +52,23 @@ class ProgressMeter:
         self.open_iterations += 1
         self.nodes += len(iteration.children)
         self.generated_tokens += iteration.cost.generated_tokens
+
+    def finish(self, end: TreeEnd, *, is_success: bool) -> None:
+        """Count a tree that is done."""
+        self.done += 1
+        self.successes += is_success
+        self.failures += end.reason == "failed"
+
+    def resume_done(self, end: TreeEnd, *, is_success: bool) -> None:
+        """Count a tree that an earlier run has finished."""
+        self.resumed += 1
+        self.nodes += end.num_nodes
+        self.finish(end, is_success=is_success)
+
+    def fail_to_start(self) -> None:
+        """Count a task that the world could not start."""
+        self.done += 1
+        self.failures += 1
 
     def line(self) -> str:
         """Return the line to show."""
@@ -103,7 +120,7 @@ class ProgressDisplay:
     def refresh(self, *, last: bool = False) -> None:
         """Write a plain line if one is due; a terminal refreshes itself."""
         now = time.monotonic()
-        if self._stream.isatty() or (now < self._next_line and not last):
+        if (now < self._next_line and not last) or self._stream.isatty():
             return
         self._next_line = now + _PLAIN_LINE_EVERY_S
         self._stream.write(self._meter.line() + "\n")

@@ -1,20 +1,31 @@
 """Rules that turn one search tree into preference pairs (METHOD: build preference pairs).
 
-Both walk the path to the best end the search saw: an end in the tree, or the end of a rollout,
-whose path runs through the tree to the evaluated child. A tree whose best end earned nothing
-gives no pair: it does not show which action is good.
+``paper`` and ``as_released`` walk the path to the best end the search saw: an end in the tree, or
+the end of a rollout, whose path runs through the tree to the evaluated child; ``all_siblings`` and
+``adjacent`` look at every node, ``trajectory`` at whole episodes. A tree whose best end earned
+nothing gives no pair: it does not show which action is good.
 """
 
+import itertools
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
-from data_collection.tree import ROOT, Node, SearchTree
+from data_collection.pair_draft import (
+    BestEnd,
+    Choice,
+    Draft,
+    DrawnPair,
+    Extraction,
+    Labels,
+    Valued,
+    find_best_end,
+    find_ends,
+)
+from data_collection.tree import Node, SearchTree
 from data_collection.tree_file import StoredTree
 from lit_qagent.agents.prompts import extend_history
-from lit_qagent.core.pairs import ChatMessages, PreferencePair
 from lit_qagent.core.records import History, Message
 
 # Reasons for leaving something out, as they stand in the card.
@@ -22,46 +33,31 @@ NO_POSITIVE_REWARD = "trees_without_positive_reward"
 NO_SIBLING = "depths_without_valued_sibling"
 UNVISITED_SIBLING = "siblings_never_visited"
 SAME_CHILD = "depths_where_best_and_worst_are_one"
-
-
-class BestEnd(NamedTuple):
-    """The highest reward a search saw, and the last node of its path."""
-
-    reward: float
-    node: int
-
-
-class Valued(NamedTuple):
-    """A node and the value that a rule gives to its action."""
-
-    node: Node
-    q: float
-
-
-class Choice(NamedTuple):
-    """The two siblings that a rule picks."""
-
-    chosen: Valued
-    rejected: Valued
-
-
-@dataclass(frozen=True, kw_only=True)
-class Extraction:
-    """What a rule made of one tree.
-
-    Attributes:
-        pairs: In order of depth.
-        removed: What was left out: reason to count.
-    """
-
-    pairs: tuple[PreferencePair, ...]
-    removed: Mapping[str, int]
+EQUAL_VALUES = "couples_of_equal_value"
 
 
 class PairRule(ABC):
-    """Picks the better and the worse action at each depth of the best path."""
+    """Makes pairs of one tree."""
 
     name: ClassVar[str]
+
+    def extract(self, stored: StoredTree, labels: Labels) -> Extraction:
+        """Return the pairs of one tree; a tree whose best end earned nothing gives none."""
+        removed: Counter[str] = Counter()
+        best = find_best_end(stored)
+        if best is None or best.reward <= 0:
+            removed[NO_POSITIVE_REWARD] += 1
+            return Extraction(pairs=(), removed=removed)
+        draft = Draft(stored=stored, labels=labels, rule=self.name, removed=removed)
+        return Extraction(pairs=tuple(self.draw(draft, best)), removed=removed)
+
+    @abstractmethod
+    def draw(self, draft: Draft, best: BestEnd) -> Iterator[DrawnPair]:
+        """Draw the pairs of a tree whose best end earned something."""
+
+
+class PathRule(PairRule):
+    """Picks the better and the worse action at each depth of the best path."""
 
     @abstractmethod
     def choose(self, tree: SearchTree, on_path: Node, removed: Counter[str]) -> Choice | None:
@@ -71,42 +67,20 @@ class PairRule(ABC):
         """Return what of the chat before the first action goes into prompts."""
         return tuple(head)
 
-    def extract(self, stored: StoredTree, *, environment: str, prompt_version: str) -> Extraction:
-        """Return the pairs of one tree.
-
-        Args:
-            stored: The tree.
-            environment: Name of the world, for the pairs' labels.
-            prompt_version: Version of texts and prompt, for the pairs' labels.
-        """
-        removed: Counter[str] = Counter()
-        best = find_best_end(stored)
-        if best is None or best.reward <= 0:
-            removed[NO_POSITIVE_REWARD] += 1
-            return Extraction(pairs=(), removed=removed)
-        tree = stored.tree
-        history = History(head=self.show(stored.header.head))
-        pairs = []
+    def draw(self, draft: Draft, best: BestEnd) -> Iterator[DrawnPair]:
+        """Walk the path to the best end."""
+        tree = draft.stored.tree
+        history = History(head=self.show(draft.stored.header.head))
         for node in tree.path(best.node):
             if node.step is None:
                 continue
-            choice = self.choose(tree, node, removed)
+            choice = self.choose(tree, node, draft.removed)
             if choice is not None:
-                pairs.append(
-                    _make_pair(
-                        stored,
-                        history,
-                        choice,
-                        rule=self.name,
-                        environment=environment,
-                        prompt_version=prompt_version,
-                    )
-                )
+                yield draft.pair(history, choice)
             history = extend_history(history, node.step)
-        return Extraction(pairs=tuple(pairs), removed=removed)
 
 
-class PaperRule(PairRule):
+class PaperRule(PathRule):
     """Chosen is the path's own action, rejected the sibling of lowest ``Q_hat``.
 
     A sibling that was never visited and is no end has no ``Q_hat``; it is never rejected.
@@ -126,7 +100,7 @@ class PaperRule(PairRule):
         return Choice(Valued(on_path, q_chosen), min(valued, key=lambda each: each.q))
 
 
-class AsReleasedRule(PairRule):
+class AsReleasedRule(PathRule):
     """Chosen is the child of highest value, rejected the child of lowest value.
 
     As in the released code a child that was never visited counts as 0, nothing is made where
@@ -152,25 +126,69 @@ class AsReleasedRule(PairRule):
         return (head[0], head[-1])
 
 
-RULES: Mapping[str, PairRule] = {rule.name: rule for rule in (PaperRule(), AsReleasedRule())}
+class AllSiblingsRule(PairRule):
+    """Every two siblings of unequal ``Q_hat``, anywhere in the tree."""
+
+    name = "all_siblings"
+
+    def draw(self, draft: Draft, best: BestEnd) -> Iterator[DrawnPair]:
+        """Pair every sibling with all that are worth less."""
+        for history, ranked in _ranked_siblings(draft):
+            for better, worse in itertools.combinations(ranked, 2):
+                if better.q > worse.q:
+                    yield draft.pair(history, Choice(better, worse))
+                else:
+                    draft.removed[EQUAL_VALUES] += 1
 
 
-def find_best_end(stored: StoredTree) -> BestEnd | None:
-    """Return the end of highest reward, the earliest of equal ones; None if no episode ended."""
-    return max(_ends(stored), key=lambda end: end.reward, default=None)
+class AdjacentRule(PairRule):
+    """Siblings next to each other in the order of ``Q_hat``, anywhere in the tree."""
+
+    name = "adjacent"
+
+    def draw(self, draft: Draft, best: BestEnd) -> Iterator[DrawnPair]:
+        """Pair every sibling with the next that is worth less."""
+        for history, ranked in _ranked_siblings(draft):
+            for better, worse in itertools.pairwise(ranked):
+                if better.q > worse.q:
+                    yield draft.pair(history, Choice(better, worse))
+                else:
+                    draft.removed[EQUAL_VALUES] += 1
 
 
-def _ends(stored: StoredTree) -> Iterator[BestEnd]:
-    """Return every end that the search saw, in the order in which it saw them."""
-    tree = stored.tree
-    next_index = ROOT + 1
-    for iteration in stored.iterations:
-        for step in iteration.children:
-            if step.is_last:
-                yield BestEnd(tree.outcome(step), next_index)
-            next_index += 1
-        if iteration.rollout:
-            yield BestEnd(tree.outcome(iteration.rollout[-1]), iteration.evaluated)
+class TrajectoryRule(PairRule):
+    """The paper's ablation: the best whole episode against the worst, one pair per tree.
+
+    Chosen and rejected hold all messages after the task, actions and observations in turn. TRL
+    reads that; this project's own training learns from the step-level rules.
+    """
+
+    name = "trajectory"
+
+    def draw(self, draft: Draft, best: BestEnd) -> Iterator[DrawnPair]:
+        """Pair the two episodes, unless all earned the same."""
+        worst = min(find_ends(draft.stored), key=lambda end: end.reward)
+        if worst.reward >= best.reward:
+            draft.removed[EQUAL_VALUES] += 1
+            return
+        tree = draft.stored.tree
+        first, second = (
+            Valued(tree[end.node], end.reward, (*tree.steps(end.node), *end.rollout))
+            for end in (best, worst)
+        )
+        yield draft.pair(History(head=draft.stored.header.head), Choice(first, second))
+
+
+RULES: Mapping[str, PairRule] = {
+    rule.name: rule
+    for rule in (
+        PaperRule(),
+        AsReleasedRule(),
+        AllSiblingsRule(),
+        AdjacentRule(),
+        TrajectoryRule(),
+    )
+}
 
 
 def _siblings(tree: SearchTree, node: Node) -> list[int]:
@@ -178,31 +196,19 @@ def _siblings(tree: SearchTree, node: Node) -> list[int]:
     return tree[node.parent].children if node.parent is not None else []
 
 
-def _make_pair(
-    stored: StoredTree,
-    history: History,
-    choice: Choice,
-    *,
-    rule: str,
-    environment: str,
-    prompt_version: str,
-) -> PreferencePair:
-    return PreferencePair(
-        prompt=[message.to_dict() for message in history.messages],
-        chosen=_action_of(choice.chosen.node),
-        rejected=_action_of(choice.rejected.node),
-        task_id=stored.header.task_id,
-        tree_id=stored.header.tree_id,
-        depth=history.num_steps,
-        q_chosen=choice.chosen.q,
-        q_rejected=choice.rejected.q,
-        visits_chosen=choice.chosen.node.visits,
-        visits_rejected=choice.rejected.node.visits,
-        rule=rule,
-        environment=environment,
-        prompt_version=prompt_version,
-    )
-
-
-def _action_of(node: Node) -> ChatMessages:
-    return [{"role": "assistant", "content": node.step.action if node.step else ""}]
+def _ranked_siblings(draft: Draft) -> Iterator[tuple[History, list[Valued]]]:
+    """Return each node's history and its valued children, best first; ties in sampling order."""
+    tree = draft.stored.tree
+    for node in tree.nodes:
+        if not node.children:
+            continue
+        valued = [
+            Valued(tree[child], q)
+            for child in node.children
+            if (q := tree.q_hat(child)) is not None
+        ]
+        draft.removed[UNVISITED_SIBLING] += len(node.children) - len(valued)
+        history = History(head=draft.stored.header.head)
+        for step in tree.steps(node.index):
+            history = extend_history(history, step)
+        yield history, sorted(valued, key=lambda each: -each.q)

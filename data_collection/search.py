@@ -1,15 +1,21 @@
-"""MCTS on one task (METHOD: select, expand, evaluate, back up), one iteration at a time.
+"""MCTS on one task (METHOD: select, expand, evaluate, back up), some iterations at a time.
 
 Every leaf that can still be expanded keeps its own branch of the world, forked from its parent's;
 a branch is let go once its node is expanded. A search that goes on from stored iterations has no
 branches yet: each is rebuilt when needed, by replaying the actions that lead to its node.
+
+With several leaves in flight iterations end in the order in which they began, whatever came first:
+the leaf of iteration i is selected when exactly the first i + 1 - ``leaves_in_flight`` are in the
+tree, so the tree does not depend on the clock, and going on from a part gives the same tree.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import NamedTuple
+from dataclasses import dataclass, field
 
+from data_collection.asking import Asking
+from data_collection.expansion import EXPANSIONS
 from data_collection.iterations import (
     Cost,
     EndReason,
@@ -22,21 +28,41 @@ from data_collection.iterations import (
 from data_collection.setup import SearchSetup
 from data_collection.tree import ROOT, SearchTree
 from data_collection.tree_file import tree_id_of
-from data_collection.uct import select
-from lit_qagent.agents.guided import Proposals, propose_actions
-from lit_qagent.agents.prompts import action_constraint, extend_history, start_history
-from lit_qagent.core.actions import canonical_action
-from lit_qagent.core.errors import EnvironmentFailure, PolicyFailure
-from lit_qagent.core.records import History, Observation, Step, Task
-from lit_qagent.core.seeds import derive_seed
+from data_collection.uct import Descent, Pending
+from data_collection.variants import VARIANTS, Evaluation, Expanded
+from data_collection.world import Branch, act_all
+from lit_qagent.agents.prompts import start_history
+from lit_qagent.core.errors import EnvironmentFailure, PolicyFailure, StoreError
+from lit_qagent.core.records import History, Message, Step, Task
 from lit_qagent.environments.base import Environment
 
+_REFLECTIONS_SHOWN = 3
 
-class _Branch(NamedTuple):
-    """A child before it is in the tree: its step and its own branch of the world."""
 
-    step: Step
-    environment: Environment
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Found:
+    """What an iteration brought, before it is in the tree."""
+
+    children: Sequence[Branch] = ()
+    evaluation: Evaluation = field(default_factory=Evaluation)
+    cost: Cost = field(default_factory=Cost)
+
+
+@dataclass(kw_only=True, slots=True)
+class _Flight:
+    """An iteration under way.
+
+    Attributes:
+        number: Its number.
+        selected: The leaf.
+        reflections: What the tree had learnt when the leaf was selected.
+        task: Its work, if it runs beside others.
+    """
+
+    number: int
+    selected: int
+    reflections: tuple[str, ...]
+    task: "asyncio.Task[_Found] | None" = None
 
 
 class TreeSearch:
@@ -47,6 +73,7 @@ class TreeSearch:
         tree: The tree so far.
         num_iterations: Iterations done.
         has_success: True once a node or the end of a rollout earned the full reward.
+        cost: What the iterations done have cost.
 
     Args:
         setup: What all trees share.
@@ -57,11 +84,24 @@ class TreeSearch:
     """
 
     def __init__(self, setup: SearchSetup, task: Task) -> None:
+        spec = setup.search
         self.setup = setup
-        self.tree = SearchTree(truncation_reward=setup.search.truncation_reward)
+        self.tree = SearchTree(truncation_reward=spec.truncation_reward)
         self.num_iterations = 0
-        self._task_id = task.task_id
         self.has_success = False
+        self.cost = Cost()
+        self._task_id = task.task_id
+        self._variant = VARIANTS[spec.variant](spec, setup.scorer, setup.step_timeout_s)
+        self._expand_by = EXPANSIONS[spec.expansion]
+        self._descent = Descent(
+            selection=self._variant.selection,
+            eta=spec.eta,
+            prior_weight=spec.prior_weight,
+            revisit_ends=spec.revisit_ends,
+        )
+        self._pending = Pending()
+        self._flights: deque[_Flight] = deque()
+        self._reflections: tuple[str, ...] = ()
         self._root = setup.environment.fork()
         observation = self._root.reset(task)
         self._branches: dict[int, Environment] = {ROOT: self._root}
@@ -75,9 +115,22 @@ class TreeSearch:
         )
 
     def restore(self, iterations: Sequence[Iteration]) -> None:
-        """Grow the tree of a fresh search from stored iterations, to go on from there."""
+        """Grow the tree of a fresh search from stored iterations, to go on from there.
+
+        Raises:
+            StoreError: This search would have selected another leaf than the stored one.
+        """
         for iteration in iterations:
-            self._apply(iteration)
+            self._select_leaves()
+            flight = self._flights[0] if self._flights else None
+            if flight is None or flight.selected != iteration.selected:
+                raise StoreError(
+                    f"iteration {iteration.number} of the stored tree {self.header.tree_id!r} "
+                    f"expanded node {iteration.selected}, this search would expand "
+                    f"{flight.selected if flight else 'nothing'}; the tree was changed, or made "
+                    "by another version: collect into another --store"
+                )
+            self._commit(iteration)
 
     @property
     def end_reason(self) -> EndReason | None:
@@ -85,7 +138,7 @@ class TreeSearch:
         spec = self.setup.search
         if spec.stop_at_success and self.has_success:
             return "success"
-        if self.tree[ROOT].is_exhausted and not spec.revisit_ends:
+        if self.tree.nodes[ROOT].is_exhausted and not spec.revisit_ends:
             return "exhausted"
         return "iterations" if self.num_iterations >= spec.num_iterations else None
 
@@ -105,93 +158,127 @@ class TreeSearch:
             PolicyFailure: The policy gave no answer.
             EnvironmentFailure: The world broke, or did not replay as recorded.
         """
-        spec = self.setup.search
-        selected = select(self.tree, eta=spec.eta, revisit_ends=spec.revisit_ends)
-        leaf = self.tree[selected].step
-        if leaf is not None and leaf.is_last:
-            iteration = Iteration(
-                number=self.num_iterations,
-                selected=selected,
-                children=(),
-                evaluated=selected,
-                rollout=(),
-                reward=self.tree.outcome(leaf),
-            )
+        self._select_leaves()
+        flight = self._flights[0]
+        if self.setup.search.leaves_in_flight == 1:
+            found = await self._work(flight)
         else:
-            iteration = await self._expand_and_evaluate(selected)
-        self._apply(iteration)
+            for each in self._flights:
+                each.task = each.task or asyncio.ensure_future(self._work(each))
+            assert flight.task is not None
+            try:
+                found = await flight.task
+            except Exception:
+                flight.task = None  # so that it can be tried again
+                raise
+        iteration = self._record(flight, found)
+        self._keep_branches(found, len(self.tree.nodes))
+        self._commit(iteration)
         return iteration
 
-    async def _expand_and_evaluate(self, selected: int) -> Iteration:
-        """Give a leaf its children and evaluate the first of them."""
-        children, cost = await self._expand(selected)
-        first_index = len(self.tree.nodes)
-        rollout, rollout_cost = await self._roll_out(selected, children[0])
-        end = rollout[-1] if rollout else children[0].step
-        for offset, child in enumerate(children):
-            if not child.step.is_last:
-                self._branches[first_index + offset] = child.environment
-        self._branches.pop(selected, None)
-        return Iteration(
-            number=self.num_iterations,
-            selected=selected,
-            children=tuple(child.step for child in children),
-            evaluated=first_index,
-            rollout=rollout,
-            reward=self.tree.outcome(end),
-            cost=cost + rollout_cost,
-        )
+    async def close(self) -> None:
+        """Give up the iterations under way."""
+        tasks = [flight.task for flight in self._flights if flight.task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for flight in self._flights:
+            flight.task = None
 
-    async def _expand(self, selected: int) -> tuple[list[_Branch], Cost]:
-        """Sample actions after a node; equal ones are one child, each acts in its own fork."""
-        above = self._branch_of(selected)
-        proposed = await self._propose(
-            self._history(selected), above, self.setup.search.num_candidates, "expand", 0
-        )
-        distinct: dict[str, str] = {}
-        for proposal in proposed.proposals:
-            distinct.setdefault(canonical_action(proposal.text), proposal.text)
-        children = (_act(above.fork(), text) for text in distinct.values())
-        return list(await asyncio.gather(*children)), _cost_of(proposed)
-
-    async def _roll_out(self, selected: int, child: _Branch) -> tuple[tuple[Step, ...], Cost]:
-        """Let the policy play from a child to the end of the episode."""
-        branch = child.environment.fork()
-        history = extend_history(self._history(selected), child.step)
-        steps: list[Step] = []
-        cost = Cost()
-        while not branch.is_over:
-            proposed = await self._propose(history, branch, 1, "rollout", len(steps))
-            steps.append((await _act(branch, proposed.proposals[0].text)).step)
-            history = extend_history(history, steps[-1])
-            cost += _cost_of(proposed)
-        return tuple(steps), cost
-
-    async def _propose(
-        self, history: History, branch: Environment, n: int, purpose: str, step: int
-    ) -> Proposals:
-        setup = self.setup
-        proposed = await propose_actions(
-            setup.policy,
-            history,
-            n,
-            setup.sampling,
-            constraint=action_constraint(branch.observation, setup.prompt),
-            seed=derive_seed(setup.seed, self._task_id, self.num_iterations, purpose, step),
-        )
-        if not proposed.proposals:
-            raise PolicyFailure(
-                f"{type(setup.policy).__name__} returned no action for {n} asked; "
-                "a policy answers with at least one or raises PolicyFailure"
+    def _select_leaves(self) -> None:
+        """Select leaves until as many are in flight as may be."""
+        spec = self.setup.search
+        while len(self._flights) < spec.leaves_in_flight:
+            number = self.num_iterations + len(self._flights)
+            if number >= max(spec.num_iterations, self.num_iterations + 1):
+                return
+            selected = self._descent.select(self.tree, self._pending)
+            if selected is None:
+                return
+            self._flights.append(
+                _Flight(number=number, selected=selected, reflections=self._reflections)
             )
-        return proposed
+            if spec.leaves_in_flight > 1:
+                self._pending.add(self.tree, selected)
+
+    async def _work(self, flight: _Flight) -> _Found:
+        """Expand a leaf and evaluate one of its children; an end is its own evaluation."""
+        selected = flight.selected
+        leaf = self.tree[selected].step
+        if leaf is not None and leaf.is_last:
+            return _Found()
+        setup = self.setup
+        asking = Asking(
+            policy=setup.policy,
+            prompt=setup.prompt,
+            sampling=setup.sampling,
+            seed=setup.seed,
+            task_id=self._task_id,
+            iteration=flight.number,
+            notes=flight.reflections,
+        )
+        above = self._branch_of(selected)
+        history = self._history(selected)
+        candidates = await self._expand_by(
+            asking, history, above.observation, setup.search.num_candidates
+        )
+        timeout_s = setup.step_timeout_s
+        children = await act_all(above, list(candidates), timeout_s)
+        evaluation = await self._variant.evaluate(
+            asking, Expanded(history=history, children=children, candidates=candidates)
+        )
+        return _Found(children=children, evaluation=evaluation, cost=asking.cost)
+
+    def _record(self, flight: _Flight, found: _Found) -> Iteration:
+        """Return the iteration as it goes into the tree and the store."""
+        evaluation = found.evaluation
+        if found.children:
+            evaluated = len(self.tree.nodes) + evaluation.offset
+            first = found.children[evaluation.offset].step
+        else:
+            evaluated = flight.selected
+            step = self.tree[flight.selected].step
+            assert step is not None  # the root is no end
+            first = step
+        end = evaluation.rollout[-1] if evaluation.rollout else first
+        value = evaluation.value
+        return Iteration(
+            number=flight.number,
+            selected=flight.selected,
+            children=tuple([child.step for child in found.children]),
+            evaluated=evaluated,
+            rollout=evaluation.rollout,
+            reward=self.tree.outcome(end) if value is None else value,
+            cost=found.cost,
+            priors=evaluation.priors,
+            reflection=evaluation.reflection,
+        )
+
+    def _keep_branches(self, found: _Found, first_index: int) -> None:
+        for index, child in enumerate(found.children, start=first_index):
+            if not child.step.is_last:
+                self._branches[index] = child.environment
+
+    def _commit(self, iteration: Iteration) -> None:
+        """Put the oldest iteration under way into the tree."""
+        selected = self._flights.popleft().selected
+        if self.setup.search.leaves_in_flight > 1:
+            self._pending.remove(self.tree, selected)
+        self._branches.pop(selected, None)
+        apply_iteration(self.tree, iteration)
+        self.num_iterations += 1
+        self.has_success = self.has_success or iteration.is_success
+        self.cost += iteration.cost
+        if iteration.reflection:
+            self._reflections = (*self._reflections, iteration.reflection)[-_REFLECTIONS_SHOWN:]
 
     def _history(self, index: int) -> History:
         """Return the chat up to a node."""
-        history = History(head=self.header.head)
+        turns: list[Message] = []
         for step in self.tree.steps(index):
-            history = extend_history(history, step)
-        return history
+            turns.append(Message(role="assistant", content=step.action))
+            turns.append(Message(role="user", content=step.observation.text))
+        return History(head=self.header.head, turns=tuple(turns))
 
     def _branch_of(self, index: int) -> Environment:
         """Return a node's branch of the world, replayed from the root if there is none yet."""
@@ -211,11 +298,6 @@ class TreeSearch:
                 )
         return branch
 
-    def _apply(self, iteration: Iteration) -> None:
-        apply_iteration(self.tree, iteration)
-        self.num_iterations += 1
-        self.has_success = self.has_success or iteration.is_success
-
 
 async def search_tree(search: TreeSearch, record: Callable[[Iteration], None]) -> TreeEnd:
     """Search until the tree is done; a failure of the policy or the world ends it as ``failed``.
@@ -224,34 +306,20 @@ async def search_tree(search: TreeSearch, record: Callable[[Iteration], None]) -
         search: The search, fresh or to be continued.
         record: Called once per iteration, as soon as it is done.
     """
-    while (reason := search.end_reason) is None:
-        try:
-            iteration = await search.iterate()
-        except (PolicyFailure, EnvironmentFailure) as error:
-            failure = Failure(
-                error=type(error).__name__, message=str(error), iteration=search.num_iterations
-            )
-            return search.end("failed", failure)
-        record(iteration)
-        # A policy that answers at once never suspends; the other trees and Ctrl-C get their turn.
-        await asyncio.sleep(0)
-    return search.end(reason)
+    try:
+        while (reason := search.end_reason) is None:
+            try:
+                iteration = await search.iterate()
+            except (PolicyFailure, EnvironmentFailure) as error:
+                return search.end("failed", failure_of(error, search))
+            record(iteration)
+            # A policy that answers at once never suspends; the other trees and Ctrl-C get a turn.
+            await asyncio.sleep(0)
+        return search.end(reason)
+    finally:
+        await search.close()
 
 
-async def _act(branch: Environment, action: str) -> _Branch:
-    """Step a branch; of the observation only the text is kept, as in the store."""
-    step = await branch.act(action)
-    kept = replace(step, observation=Observation(text=step.observation.text))
-    return _Branch(step=kept, environment=branch)
-
-
-def _cost_of(proposed: Proposals) -> Cost:
-    """Count what the proposals of one decision have cost."""
-    answers = proposed.proposals
-    return Cost(
-        requests=proposed.requests,
-        prompt_tokens=proposed.prompt_tokens,
-        generated_tokens=proposed.generated_tokens,
-        dropped_steps=proposed.dropped_steps,
-        cut_actions=sum(answer.finish_reason == "length" for answer in answers),
-    )
+def failure_of(error: Exception, search: TreeSearch) -> Failure:
+    """Return the record of why a search could not go on."""
+    return Failure(error=type(error).__name__, message=str(error), iteration=search.num_iterations)

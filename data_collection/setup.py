@@ -1,51 +1,17 @@
-"""What a collection is made with: the settings of the search, and all that its trees share."""
+"""What all trees of a collection share."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from data_collection.asking import ASKING_VERSION
+from data_collection.spec import SearchSpec
+from data_collection.variants import VARIANTS
 from lit_qagent.agents.prompts import PROMPT_VERSION, PromptSpec
+from lit_qagent.agents.selection import Scorer
 from lit_qagent.core.errors import ConfigError
 from lit_qagent.core.records import Sampling
 from lit_qagent.environments.base import Environment
 from lit_qagent.policies.base import Policy
-
-
-@dataclass(frozen=True, kw_only=True)
-class SearchSpec:
-    """How a tree is searched.
-
-    Attributes:
-        num_iterations: Iterations per tree at most (m of the paper).
-        num_candidates: Actions sampled per expansion, one request (n of the paper).
-        eta: Weight of exploration in UCT.
-        truncation_reward: What an episode cut by the step limit earns, below 0 (the paper takes
-            -1 for HotPotQA and -0.5 for WebShop).
-        stop_at_success: End a tree at its first full reward; searching on gives better-estimated
-            values and more pairs.
-        revisit_ends: Let selection come back to ends that are known already, as plain UCT does:
-            values then approach those of the best play, and only num_iterations or a success
-            ends a tree. False spends every iteration on something new and ends when nothing is
-            left.
-    """
-
-    num_iterations: int = 30
-    num_candidates: int = 5
-    eta: float = 2.0
-    truncation_reward: float = -1.0
-    stop_at_success: bool = True
-    revisit_ends: bool = False
-
-    def __post_init__(self) -> None:
-        for name in ("num_iterations", "num_candidates"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"search.{name} must be >= 1, got {getattr(self, name)}")
-        if self.eta < 0:
-            raise ConfigError(f"search.eta must be >= 0, got {self.eta}")
-        if self.truncation_reward > 0:
-            raise ConfigError(
-                f"search.truncation_reward must be <= 0, got {self.truncation_reward}; "
-                "a cut episode must never look better than a failed one"
-            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +26,12 @@ class SearchSetup:
         sampling: How to sample.
         seed: Every request's seed derives from it, the task, the iteration, the purpose and the
             step, so trees do not depend on what runs beside them.
+        scorer: The Q-model, for variants that need one.
+        step_timeout_s: Seconds that one step of the world may take; one that takes longer is cut,
+            and the search goes on elsewhere. None waits for ever.
+
+    Raises:
+        ConfigError: The variant needs a scorer and there is none, or the other way round.
     """
 
     environment: Environment
@@ -68,14 +40,43 @@ class SearchSetup:
     prompt: PromptSpec
     sampling: Sampling
     seed: int
+    scorer: Scorer | None = None
+    step_timeout_s: float | None = None
+
+    def __post_init__(self) -> None:
+        needs_scorer = VARIANTS[self.search.variant].needs_scorer
+        if needs_scorer and self.scorer is None:
+            raise ConfigError(
+                f"search.variant {self.search.variant!r} needs a Q-model; give --scorer, "
+                "a class with `async score(history, candidates)`"
+            )
+        if self.scorer is not None and not needs_scorer:
+            using = ", ".join(name for name, each in VARIANTS.items() if each.needs_scorer)
+            raise ConfigError(
+                f"a scorer was given, but search.variant {self.search.variant!r} does not use it; "
+                f"leave it out or take one of {using}"
+            )
+        if self.step_timeout_s is not None and self.step_timeout_s <= 0:
+            raise ConfigError(f"step_timeout_s must be > 0, got {self.step_timeout_s}")
 
     def manifest(self) -> dict[str, Any]:
         """Return everything that decides what the trees look like, as plain values."""
-        return {
+        settings: dict[str, Any] = {
             "environment": self.environment.settings(),
             "prompt": asdict(self.prompt) | {"version": PROMPT_VERSION},
             "policy": self.policy.settings(),
-            "search": asdict(self.search),
+            "search": self.search.manifest(),
             "sampling": asdict(self.sampling),
             "seed": self.seed,
         }
+        if self.scorer is not None:
+            settings["scorer"] = _settings_of(self.scorer)
+        if self.search.variant == "lats" or self.search.expansion != "vanilla":
+            settings["asking_version"] = ASKING_VERSION
+        return settings
+
+
+def _settings_of(scorer: Scorer) -> dict[str, Any]:
+    """Return what a scorer says of itself, or at least the name of its class."""
+    settings: dict[str, Any] = getattr(scorer, "settings", dict)()
+    return {"class": f"{type(scorer).__module__}.{type(scorer).__qualname__}"} | settings

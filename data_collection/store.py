@@ -9,7 +9,7 @@ may be continued: iterations then follow its end line, and the last end line cou
 import fcntl
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from lit_qagent.core.errors import StoreError
 
 TREES_FOLDER = "trees"
 LOCK_FILE = ".lock"
+_MAX_OPEN_FILES = 256  # systems allow 1024 as a rule
 
 
 class TreeStore:
@@ -39,6 +40,7 @@ class TreeStore:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._open_files: dict[str, int] = {}  # of the trees that grow, by tree id
 
     @contextmanager
     def open(self, settings: Mapping[str, Any]) -> Iterator[None]:
@@ -49,11 +51,15 @@ class TreeStore:
                 store was made with other settings.
         """
         self._refuse_foreign_folder()
-        self.folder.mkdir(parents=True, exist_ok=True)
         with self._locked():
             claim_settings(self.folder, settings)
             (self.folder / TREES_FOLDER).mkdir(exist_ok=True)
-            yield
+            try:
+                yield
+            finally:
+                for descriptor in self._open_files.values():
+                    os.close(descriptor)
+                self._open_files.clear()
 
     def settings(self) -> dict[str, Any]:
         """Return what the store was made with.
@@ -63,8 +69,11 @@ class TreeStore:
         """
         return read_settings(self.folder)
 
-    def trees(self) -> Iterator[StoredTree]:
+    def trees(self, *, but: Collection[str] = ()) -> Iterator[StoredTree]:
         """Read all trees, finished and unfinished, in the order of their names.
+
+        Args:
+            but: Ids of trees to leave out.
 
         Raises:
             StoreError: No store, an empty file or another schema.
@@ -72,6 +81,8 @@ class TreeStore:
         """
         truncation_reward = self.settings()["search"]["truncation_reward"]
         for path in sorted((self.folder / TREES_FOLDER).glob("*.jsonl")):
+            if path.stem in but:
+                continue
             yield read_tree(path, truncation_reward=truncation_reward)
 
     def read(self, tree_id: str) -> StoredTree | None:
@@ -82,8 +93,16 @@ class TreeStore:
         return read_tree(path, truncation_reward=self.settings()["search"]["truncation_reward"])
 
     def start(self, header: TreeHeader) -> None:
-        """Write the header of a new tree."""
-        write_header(self._path(header.tree_id), header)
+        """Write the header of a new tree.
+
+        Raises:
+            StoreError: The disk is full, or the file cannot be written.
+        """
+        path = self._path(header.tree_id)
+        try:
+            write_header(path, header)
+        except OSError as error:
+            raise _not_written(path, error) from error
 
     def resume(self, header: TreeHeader) -> StoredTree | None:
         """Return what is stored of a tree, ready to be continued; None if it was never started.
@@ -113,10 +132,34 @@ class TreeStore:
     def append_end(self, tree_id: str, end: TreeEnd) -> None:
         """Close a tree."""
         self._append(tree_id, end_line(end))
+        self.let_go(tree_id)
+
+    def let_go(self, tree_id: str) -> None:
+        """Close the file of a tree that does not grow for now."""
+        descriptor = self._open_files.pop(tree_id, None)
+        if descriptor is not None:
+            os.close(descriptor)
 
     def _append(self, tree_id: str, line: str) -> None:
-        with self._path(tree_id).open("a", encoding="utf-8") as file:
-            file.write(line)
+        """Write one line with one call, so that a kill leaves it whole or torn at the very end.
+
+        Raises:
+            StoreError: The disk is full, or the file cannot be written.
+        """
+        data = line.encode()
+        try:
+            descriptor = self._open_files.get(tree_id)
+            if descriptor is None:
+                while len(self._open_files) >= _MAX_OPEN_FILES:
+                    self.let_go(next(iter(self._open_files)))
+                descriptor = os.open(self._path(tree_id), os.O_WRONLY | os.O_APPEND)
+                self._open_files[tree_id] = descriptor
+            num_written = os.write(descriptor, data)
+            if num_written < len(data):
+                # The rest of a line that did not fit; it raises what was wrong.
+                os.write(descriptor, data[num_written:])
+        except OSError as error:
+            raise _not_written(self._path(tree_id), error) from error
 
     def _path(self, tree_id: str) -> Path:
         return self.folder / TREES_FOLDER / f"{tree_id}.jsonl"
@@ -136,7 +179,14 @@ class TreeStore:
     @contextmanager
     def _locked(self) -> Iterator[None]:
         """Hold the lock file; the system lets go of it when the process ends, however it ends."""
-        with (self.folder / LOCK_FILE).open("a+", encoding="utf-8") as lock:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock = (self.folder / LOCK_FILE).open("a+", encoding="utf-8")
+        except OSError as error:
+            raise StoreError(
+                f"{self.folder} cannot be written ({error.strerror}); give a --store that can"
+            ) from error
+        with lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -149,3 +199,10 @@ class TreeStore:
             lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
             lock.flush()
             yield
+
+
+def _not_written(path: Path, error: OSError) -> StoreError:
+    return StoreError(
+        f"{path} cannot be written ({error.strerror}); everything finished so far is kept. Make "
+        "room or make it writable, and run the same command again to go on"
+    )

@@ -1,16 +1,15 @@
 """What a collection has brought so far, counted from the stored trees."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from data_collection.iterations import Cost
+from data_collection.iterations import Cost, Iteration, TreeEnd
 from data_collection.tree_file import StoredTree
 from lit_qagent.core.records import SUCCESS_REWARD
 
 _REASONS_SHOWN = 5
-_TREE_COUNTS = ("trees", "finished", "failures", "nodes", "iterations", "steps")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,12 +31,14 @@ class Summary:
         generated_tokens: Tokens of their answers.
         dropped_steps: Oldest steps left out of prompts because the context was too short.
         cut_actions: Answers that the token limit cut.
+        unread_scores: Answers of the policy that should have been a score and were none.
         torn_lines: Half-written iterations that a kill left and that were dropped.
         not_started: Tasks whose episode the world could not start.
         failure_reasons: Why trees failed or did not start: message to count.
         seconds: Wall time of all runs that ended in order.
         run_seconds: Wall time of the last run.
         run_tokens_per_second: Tokens generated in the last run per second.
+        stopped_by: The budget that ended the last run before its tasks were done.
     """
 
     trees: int
@@ -54,12 +55,14 @@ class Summary:
     generated_tokens: int
     dropped_steps: int
     cut_actions: int
+    unread_scores: int = 0
     torn_lines: int = 0
     not_started: int = 0
     failure_reasons: Mapping[str, int] = field(default_factory=dict)
     seconds: float = 0.0
     run_seconds: float = 0.0
     run_tokens_per_second: float = 0.0
+    stopped_by: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the numbers as plain values."""
@@ -69,6 +72,8 @@ class Summary:
         """Return the numbers as lines for people."""
         numbers = self.to_dict()
         del numbers["failure_reasons"]
+        if self.stopped_by is None:
+            del numbers["stopped_by"]
         width = max(map(len, numbers))
         rows = [
             f"  {name.replace('_', ' '):<{width}}  {_shown(value)}"
@@ -83,62 +88,92 @@ class Summary:
         return "\n".join(rows)
 
 
+@dataclass(kw_only=True, slots=True)
+class TreeCounts:
+    """Numbers of one tree, counted while it grows or read from the store.
+
+    Attributes:
+        nodes: Nodes, the root included.
+        iterations: Iterations done.
+        steps: Steps the world took.
+        invalid: Steps among them that it could not carry out.
+        cost: What the requests cost.
+        best: Best reward in [0, 1] at an end that the search saw; None if it saw none.
+        end: How the tree ended; None if it is unfinished.
+    """
+
+    nodes: int = 1
+    iterations: int = 0
+    steps: int = 0
+    invalid: int = 0
+    cost: Cost = field(default_factory=Cost)
+    best: float | None = None
+    end: TreeEnd | None = None
+
+    def add(self, iteration: Iteration) -> None:
+        """Count one more iteration."""
+        self.nodes += len(iteration.children)
+        self.iterations += 1
+        self.cost += iteration.cost
+        for step in iteration.steps:
+            self.steps += 1
+            self.invalid += not step.valid
+            if step.is_last and (self.best is None or step.reward > self.best):
+                self.best = step.reward
+
+    @property
+    def is_success(self) -> bool:
+        """True if the full reward was earned."""
+        return self.best is not None and self.best >= SUCCESS_REWARD
+
+
+def count_tree(stored: StoredTree) -> TreeCounts:
+    """Count a stored tree."""
+    counts = TreeCounts(end=stored.end)
+    for iteration in stored.iterations:
+        counts.add(iteration)
+    return counts
+
+
 def summarize(
-    trees: Iterable[StoredTree], not_started: Sequence[str] = (), **run: float
+    trees: Sequence[TreeCounts],
+    not_started: Sequence[str] = (),
+    stopped_by: str | None = None,
+    **run: float,
 ) -> Summary:
-    """Count trees.
+    """Add trees up.
 
     Args:
-        trees: Stored trees.
+        trees: Their counts.
         not_started: For each task that could not start, why.
+        stopped_by: The budget of the run that was reached, if one was.
         **run: The fields that the trees do not know: torn lines and times.
     """
-    counts: Counter[str] = Counter()
-    best: list[float] = []
     reasons = Counter(not_started)
-    for stored in trees:
-        counts.update(_count_tree(stored))
-        reward = best_reward(stored)
-        best += [] if reward is None else [reward]
-        if stored.end is not None and stored.end.failure is not None:
-            reasons[f"{stored.end.failure.error}: {stored.end.failure.message}"] += 1
-    num_invalid = counts.pop("invalid", 0)
-    cost = Cost(**{name: counts.pop(name, 0) for name in asdict(Cost())})
+    for tree in trees:
+        if tree.end is not None and tree.end.failure is not None:
+            reasons[f"{tree.end.failure.error}: {tree.end.failure.message}"] += 1
+    best = [tree.best for tree in trees if tree.best is not None]
+    steps = sum(tree.steps for tree in trees)
     return Summary(
-        **{name: counts[name] for name in _TREE_COUNTS},
-        successes=sum(reward >= SUCCESS_REWARD for reward in best),
+        trees=len(trees),
+        finished=sum(tree.end is not None for tree in trees),
+        failures=sum(tree.end is not None and tree.end.reason == "failed" for tree in trees),
+        successes=sum(tree.is_success for tree in trees),
         mean_best_reward=sum(best) / len(best) if best else 0.0,
-        invalid_rate=num_invalid / counts["steps"] if counts["steps"] else 0.0,
+        nodes=sum(tree.nodes for tree in trees),
+        iterations=sum(tree.iterations for tree in trees),
+        steps=steps,
+        invalid_rate=sum(tree.invalid for tree in trees) / steps if steps else 0.0,
         not_started=len(not_started),
+        stopped_by=stopped_by,
         failure_reasons=dict(reasons),
-        **asdict(cost),
+        **asdict(sum((tree.cost for tree in trees), start=Cost())),
         **run,  # type: ignore[arg-type]  # counts among them are ints
     )
 
 
-def best_reward(stored: StoredTree) -> float | None:
-    """Return the best reward in [0, 1] at an end that the search saw; None if it saw none."""
-    return max(
-        (step.reward for turn in stored.iterations for step in turn.steps if step.is_last),
-        default=None,
-    )
-
-
-def _count_tree(stored: StoredTree) -> dict[str, int]:
-    """Return what can be added up over trees."""
-    steps = [step for iteration in stored.iterations for step in iteration.steps]
-    cost = sum((iteration.cost for iteration in stored.iterations), start=Cost())
-    return {
-        "trees": 1,
-        "finished": stored.end is not None,
-        "failures": stored.end is not None and stored.end.reason == "failed",
-        "nodes": len(stored.tree.nodes),
-        "iterations": len(stored.iterations),
-        "steps": len(steps),
-        "invalid": sum(not step.valid for step in steps),
-        **asdict(cost),
-    }
-
-
 def _shown(value: object) -> str:
+    if isinstance(value, str):
+        return value
     return f"{value:,.3f}" if isinstance(value, float) else f"{value:,}"

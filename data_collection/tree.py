@@ -1,5 +1,6 @@
 """The search tree: one node per step, by parent index, and the statistics of the search."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from lit_qagent.core.errors import DataError
@@ -22,6 +23,7 @@ class Node:
         value: ``V``, the mean of what was backed up; 0 while unvisited.
         children: Indices of the children, in sampling order.
         is_exhausted: True if nothing below is left to search.
+        prior: What the search's rule thought of the action before any visit; None if it has none.
     """
 
     index: int
@@ -32,6 +34,7 @@ class Node:
     value: float = 0.0
     children: list[int] = field(default_factory=list)
     is_exhausted: bool = False
+    prior: float | None = None
 
     @property
     def is_terminal(self) -> bool:
@@ -64,7 +67,7 @@ class SearchTree:
             )
         return self.nodes[index]
 
-    def add(self, parent: int, step: Step) -> Node:
+    def add(self, parent: int, step: Step, prior: float | None = None) -> Node:
         """Append one child.
 
         Raises:
@@ -82,6 +85,7 @@ class SearchTree:
             depth=above.depth + 1,
             step=step,
             is_exhausted=step.is_last,
+            prior=prior,
         )
         self.nodes.append(node)
         above.children.append(node.index)
@@ -93,13 +97,13 @@ class SearchTree:
 
     def backup(self, index: int, reward: float) -> None:
         """Add one evaluation to a node and all above it: ``N += 1; V += (r - V) / N``."""
-        for node in reversed(self.path(index)):
+        for node in self.upwards(index):
             node.visits += 1
             node.value += (reward - node.value) / node.visits
 
     def close(self, index: int) -> None:
         """Mark a freshly expanded node, and those above it, exhausted if all children are."""
-        for node in reversed(self.path(index)):
+        for node in self.upwards(index):
             if not all(self.nodes[child].is_exhausted for child in node.children):
                 return
             node.is_exhausted = True
@@ -115,12 +119,17 @@ class SearchTree:
             return self.outcome(node.step)
         return node.value if node.visits else None
 
+    def upwards(self, index: int) -> Iterator[Node]:
+        """Return a node, its parent, and so on to the root."""
+        node = self[index]
+        yield node
+        while node.parent is not None:
+            node = self.nodes[node.parent]
+            yield node
+
     def path(self, index: int) -> list[Node]:
         """Return the nodes from the root to a node, both included."""
-        nodes = [self[index]]
-        while nodes[-1].parent is not None:
-            nodes.append(self.nodes[nodes[-1].parent])
-        return nodes[::-1]
+        return [*self.upwards(index)][::-1]
 
     def steps(self, index: int) -> list[Step]:
         """Return the steps from the root to a node."""

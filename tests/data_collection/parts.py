@@ -5,7 +5,8 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from data_collection.setup import SearchSetup, SearchSpec
+from data_collection.setup import SearchSetup
+from data_collection.spec import SearchSpec
 from lit_qagent.agents.prompts import PromptSpec
 from lit_qagent.core.errors import PolicyFailure
 from lit_qagent.core.records import Constraint, Message, Observation, Proposal, Sampling, Step, Task

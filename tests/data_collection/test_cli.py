@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from data_collection.cli import main
+from data_collection.cli import main, make_parser
 from lit_qagent.environments.toy import ToyWorld
 
 REPOSITORY = Path(__file__).parents[2]
@@ -179,3 +179,10 @@ def test_help_needs_no_heavy_package(command: list[str]) -> None:
     assert done.returncode == 0, done.stderr
     assert "usage: python -m data_collection" in done.stdout
     assert _seconds_of_children() - begin < 1.0
+
+
+@pytest.mark.parametrize("name", ["collect_toy_lats", "collect_hotpotqa_puct"])
+def test_the_configs_of_the_variants_are_understood(name: str) -> None:
+    path = REPOSITORY / "configs" / f"{name}.yaml"
+    config = make_parser().parse_args(["collect", "--config", str(path)])
+    assert config.collect.search.variant == name.rsplit("_", 1)[1]

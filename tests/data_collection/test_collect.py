@@ -10,8 +10,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from data_collection import store as store_module
+from data_collection.budget import RunLimits
 from data_collection.collect import choose_tasks, collect
-from data_collection.setup import SearchSetup, SearchSpec
+from data_collection.setup import SearchSetup
+from data_collection.spec import SearchSpec
 from data_collection.store import TreeStore
 from data_collection.summary import Summary
 from lit_qagent.core.errors import ConfigError, DataError, EnvironmentFailure
@@ -34,9 +37,11 @@ def _setup(*, num_tasks: int = 6, delay_s: float = 0.0) -> SearchSetup:
     return make_setup(world, policy, SearchSpec(num_iterations=12, stop_at_success=False))
 
 
-def _collect(setup: SearchSetup, folder: Path, **options: int | bool) -> Summary:
+def _collect(setup: SearchSetup, folder: Path, **options: int | bool | str) -> Summary:
     tasks = choose_tasks(setup, "train", 0, None)
-    return collect(setup, tasks, TreeStore(folder), **({"concurrency": 4} | options))  # type: ignore[arg-type]
+    limits = RunLimits(outage_patience_s=0.0)
+    options.setdefault("concurrency", 4)
+    return collect(setup, tasks, TreeStore(folder), limits=limits, **options)  # type: ignore[arg-type]
 
 
 def _tree_files(folder: Path) -> dict[str, bytes]:
@@ -56,6 +61,55 @@ def test_many_requests_are_in_flight_at_once(tmp_path: Path) -> None:
     _collect(setup, tmp_path / "store", concurrency=8)
     assert setup.policy.most_in_flight == 8
     assert setup.policy.is_closed
+
+
+def test_more_trees_than_files_may_be_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _collect(_setup(), tmp_path / "one", concurrency=1)
+    monkeypatch.setattr(store_module, "_MAX_OPEN_FILES", 2)
+    _collect(_setup(), tmp_path / "many", concurrency=6)
+    assert _tree_files(tmp_path / "one") == _tree_files(tmp_path / "many")
+
+
+def test_auto_fills_a_known_batch_and_no_more(tmp_path: Path) -> None:
+    class Batched(SeededPolicy):
+        max_num_seqs = 16
+        sequences = 0
+        most_sequences = 0
+        work = 0.0
+
+        async def propose(
+            self,
+            messages: Sequence[Message],
+            n: int,
+            sampling: Sampling,
+            *,
+            constraint: Constraint | None = None,
+            seed: int | None = None,
+        ) -> list[Proposal]:
+            self.sequences += n
+            self.most_sequences = max(self.most_sequences, self.sequences)
+            begin = time.monotonic()
+            try:
+                return await super().propose(
+                    messages, n, sampling, constraint=constraint, seed=seed
+                )
+            finally:
+                self.work += n * (time.monotonic() - begin)
+                self.sequences -= n
+
+    def setup() -> SearchSetup:
+        world = LetterWorld(rewards=REWARDS, num_tasks=60)
+        policy = Batched(actions=["a", "b", "c"], delay_s=0.02)
+        return make_setup(world, policy, SearchSpec(num_iterations=4, stop_at_success=False))
+
+    auto = setup()
+    begin = time.monotonic()
+    _collect(auto, tmp_path / "auto", concurrency="auto")
+    mean_in_flight = auto.policy.work / (time.monotonic() - begin)  # type: ignore[attr-defined]
+    assert auto.policy.most_sequences <= 20  # type: ignore[attr-defined]
+    assert mean_in_flight > 10
+    _collect(setup(), tmp_path / "fixed", concurrency=3)
+    assert _tree_files(tmp_path / "auto") == _tree_files(tmp_path / "fixed")
 
 
 def test_a_second_run_asks_for_nothing_that_is_done(tmp_path: Path) -> None:
@@ -173,7 +227,7 @@ def test_two_tasks_of_one_name_are_refused() -> None:
 
 
 def test_concurrency_below_one_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="concurrency must be >= 1, got 0"):
+    with pytest.raises(ConfigError, match="concurrency must be >= 1 or 'auto', got 0"):
         _collect(_setup(), tmp_path / "store", concurrency=0)
 
 
@@ -213,15 +267,15 @@ def _start_collecting(config: Path) -> subprocess.Popen[str]:
     )
 
 
-def _wait_for_iterations(store: Path, number: int) -> None:
+def _wait_for_iterations(store: Path, number: int, limit_s: float = 30) -> None:
     """Wait until the store holds some iterations."""
-    limit = time.monotonic() + 30
+    limit = time.monotonic() + limit_s
     while time.monotonic() < limit:
         lines = sum(path.read_bytes().count(b"\n") for path in store.glob("trees/*.jsonl"))
         if lines >= number:
             return
         time.sleep(0.01)
-    raise AssertionError(f"{store} did not reach {number} lines in 30 s")
+    raise AssertionError(f"{store} did not reach {number} lines in {limit_s} s")
 
 
 @pytest.mark.integration

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from data_collection.search import TreeSearch, search_tree
-from data_collection.setup import SearchSpec
+from data_collection.spec import SearchSpec
 from tests.data_collection.parts import LetterWorld, SeededPolicy, make_setup
 
 GOLDEN = Path(__file__).with_name("golden_tree.json")

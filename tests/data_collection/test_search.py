@@ -5,7 +5,8 @@ import pytest
 
 from data_collection.iterations import Iteration
 from data_collection.search import TreeSearch, search_tree
-from data_collection.setup import SearchSetup, SearchSpec
+from data_collection.setup import SearchSetup
+from data_collection.spec import SearchSpec
 from data_collection.tree import ROOT, SearchTree
 from lit_qagent.core.errors import ConfigError, EnvironmentFailure
 from lit_qagent.core.records import Task

@@ -3,7 +3,7 @@ import math
 import pytest
 
 from data_collection.tree import ROOT, SearchTree
-from data_collection.uct import select, uct
+from data_collection.uct import Descent, uct
 from tests.data_collection.parts import make_step
 
 
@@ -35,7 +35,7 @@ def test_selection_prefers_the_higher_mean_once_all_are_visited_often() -> None:
         tree.backup(bad.index, 0.1)
     # ln 30 = 3.4012: good 0.9 + sqrt(6.8024 / 20) = 1.4832, bad 0.1 + sqrt(6.8024 / 10) = 0.9248.
     # A mean divided by N again would choose bad: 0.045 + 0.583 < 0.01 + 0.825.
-    assert select(tree, eta=2.0) == good.index
+    assert Descent().select(tree) == good.index
 
 
 def test_selection_passes_exhausted_nodes_by() -> None:
@@ -44,5 +44,5 @@ def test_selection_passes_exhausted_nodes_by() -> None:
     open_node = tree.add(ROOT, make_step("open"))
     for node in (end, open_node, open_node, open_node):
         tree.backup(node.index, 0.9 if node is end else -1.0)
-    assert select(tree, eta=2.0) == open_node.index
-    assert select(tree, eta=2.0, revisit_ends=True) == end.index
+    assert Descent().select(tree) == open_node.index
+    assert Descent(revisit_ends=True).select(tree) == end.index

@@ -1,0 +1,98 @@
+"""One step of a branch of the world, with a limit on its time."""
+
+import asyncio
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from lit_qagent.core.records import Observation, Step
+from lit_qagent.environments.base import Environment
+
+TIMED_OUT = "The world did not answer in time."
+
+
+class Branch(NamedTuple):
+    """A child before it is in the tree: its step and its own branch of the world."""
+
+    step: Step
+    environment: Environment
+
+
+class StepTimedOut(BaseException):
+    """A step of the world took longer than it may; no `except Exception` of a world stops it."""
+
+
+async def act(environment: Environment, action: str, timeout_s: float | None = None) -> Branch:
+    """Step a branch; of the observation only the text is kept, as in the store.
+
+    A step that takes too long ends the branch like the step limit does, and is marked invalid.
+
+    Args:
+        environment: The branch.
+        action: What to do.
+        timeout_s: Seconds it may take; None waits for ever.
+    """
+    try:
+        step = await _step(environment, action, timeout_s)
+    except (StepTimedOut, TimeoutError):
+        return Branch(_timed_out(action), environment)
+    seen = step.observation
+    if seen.admissible is None and seen.pattern is None:
+        return Branch(step, environment)
+    kept = Step(
+        action=step.action,
+        observation=Observation(text=seen.text),
+        reward=step.reward,
+        terminated=step.terminated,
+        truncated=step.truncated,
+        valid=step.valid,
+        metrics=step.metrics,
+    )
+    return Branch(kept, environment)
+
+
+async def act_all(
+    above: Environment, actions: Sequence[str], timeout_s: float | None
+) -> list[Branch]:
+    """Step one fork per action; those of a world that blocks at the same time."""
+    steps = [act(above.fork(), action, timeout_s) for action in actions]
+    if above.blocks:
+        return list(await asyncio.gather(*steps))
+    return [await step for step in steps]
+
+
+async def _step(environment: Environment, action: str, timeout_s: float | None) -> Step:
+    if timeout_s is None:
+        return await environment.act(action)
+    if environment.blocks:
+        return await asyncio.wait_for(environment.act(action), timeout_s)
+    with _limit(timeout_s):
+        return environment.step(action)
+
+
+@contextmanager
+def _limit(seconds: float) -> Iterator[None]:
+    """Raise `StepTimedOut` in the main thread when the time is over; no limit in other threads.
+
+    A signal costs microseconds, a thread per step would cost more than the search itself.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGALRM, _raise)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def _raise(number: int, frame: object) -> None:
+    raise StepTimedOut
+
+
+def _timed_out(action: str) -> Step:
+    return Step(action=action, observation=Observation(text=TIMED_OUT), truncated=True, valid=False)

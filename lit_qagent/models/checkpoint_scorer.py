@@ -1,0 +1,62 @@
+"""A trained checkpoint as a `Scorer` that configurations name by ``class_path``."""
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lit_qagent.core.records import History
+from lit_qagent.data.rendering import SequenceRenderer
+from lit_qagent.models.export import load_q_model, read_checkpoint
+from lit_qagent.models.scorer import QScorer
+from lit_qagent.models.specs import BackboneSpec
+from lit_qagent.policies.chat import load_renderer
+from lit_qagent.policies.pretrained import resolve_model
+
+
+class CheckpointScorer:
+    """Scores with a shareable checkpoint; its weights are loaded at the first score.
+
+    Args:
+        checkpoint: Folder that ``fit`` wrote.
+        backbone: Where its base model is and how to hold it; None takes what the checkpoint says.
+
+    Raises:
+        CheckpointError: The folder is no checkpoint, or an incomplete one.
+    """
+
+    def __init__(self, checkpoint: Path, backbone: BackboneSpec | None = None) -> None:
+        self.checkpoint = Path(checkpoint)
+        self.backbone = backbone
+        self._card = read_checkpoint(self.checkpoint)
+        self._lock = threading.Lock()
+        self._scorer: QScorer | None = None
+
+    async def score(self, history: History, candidates: Sequence[str]) -> list[float]:
+        """Return Q of each candidate.
+
+        Raises:
+            ContextOverflow: The head and the longest candidate exceed the context limit.
+            ModelError: The base model cannot be found.
+        """
+        return await self._loaded().score(history, candidates)
+
+    def settings(self) -> dict[str, Any]:
+        """Return what identifies the Q-model in manifests."""
+        card = self._card
+        lineage = {key: value for key, value in card.lineage.items() if key != "task_ids"}
+        return {
+            "backbone": card.backbone.name,
+            "head": card.head,
+            "head_settings": dict(card.head_settings),
+            "lineage": lineage,
+        }
+
+    def _loaded(self) -> QScorer:
+        with self._lock:
+            if self._scorer is None:
+                spec = self.backbone or self._card.backbone
+                chat = load_renderer(resolve_model(spec.name), spec.revision)
+                renderer = SequenceRenderer(chat, self._card.max_length)
+                self._scorer = QScorer(load_q_model(self.checkpoint, self.backbone), renderer)
+            return self._scorer

@@ -1,0 +1,117 @@
+import asyncio
+import signal
+import threading
+import time
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from data_collection.collect import collect
+from data_collection.iterations import Iteration
+from data_collection.search import TreeSearch, search_tree
+from data_collection.setup import SearchSetup
+from data_collection.spec import SearchSpec
+from data_collection.store import TreeStore
+from data_collection.world import TIMED_OUT, act
+from lit_qagent.agents.prompts import PromptSpec
+from lit_qagent.core.errors import ConfigError
+from lit_qagent.core.records import Observation, Sampling
+from lit_qagent.environments.base import Outcome
+from tests.data_collection.parts import LetterWorld, PlannedPolicy
+
+
+class HangingWorld(LetterWorld):
+    """Never answers to the letter x, and swallows every exception it can."""
+
+    def _act(self, command: str) -> Outcome:
+        while command == "x":
+            with suppress(Exception):
+                time.sleep(10)
+        return super()._act(command)
+
+
+def _setup(step_timeout_s: float | None = 0.05) -> SearchSetup:
+    return SearchSetup(
+        environment=HangingWorld(rewards={"a": 0.5, "bx": 1.0, "ba": 0.25}),
+        policy=PlannedPolicy({"": ["x", "a", "b"], "b": ["x", "a"]}),
+        search=SearchSpec(num_candidates=3, stop_at_success=False),
+        prompt=PromptSpec(think=False, num_examples=0),
+        sampling=Sampling(),
+        seed=0,
+        step_timeout_s=step_timeout_s,
+    )
+
+
+def test_a_step_that_hangs_ends_its_branch_and_the_tree_goes_on() -> None:
+    setup = _setup()
+    search = TreeSearch(setup, setup.environment.tasks("train")[0])
+    iterations: list[Iteration] = []
+    end = asyncio.run(search_tree(search, iterations.append))
+    assert end.reason == "exhausted"
+    hung = [node for node in search.tree.nodes if node.step and node.step.action == "x"]
+    assert [node.depth for node in hung] == [1, 2]
+    for node in hung:
+        assert node.step is not None
+        assert node.step.observation.text == TIMED_OUT
+        assert (node.step.truncated, node.step.valid) == (True, False)
+        assert search.tree.q_hat(node.index) == -1.0
+    assert search.tree.q_hat(2) == 0.5
+
+
+def test_such_steps_are_counted_and_stored(tmp_path: Path) -> None:
+    setup = _setup()
+    store = TreeStore(tmp_path / "store")
+    summary = collect(setup, setup.environment.tasks("train"), store, concurrency=1)
+    assert (summary.finished, summary.failures) == (1, 0)
+    # Five steps of five nodes, two of which hung.
+    assert summary.invalid_rate == pytest.approx(2 / 5)
+    [stored] = store.trees()
+    assert stored.tree.nodes[1].step is not None
+    assert stored.tree.nodes[1].step.observation.text == TIMED_OUT
+
+
+def test_a_step_in_time_is_what_the_world_says_and_leaves_the_alarm_as_it_was() -> None:
+    world = LetterWorld(rewards={})
+    world.reset(world.tasks("train")[0])
+    before = signal.getsignal(signal.SIGALRM)
+    branch = asyncio.run(act(world, "a", 5.0))
+    assert branch.step.observation == Observation(text="So far: a")
+    assert signal.getsignal(signal.SIGALRM) is before
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+def test_other_threads_have_no_limit_and_work() -> None:
+    world = LetterWorld(rewards={})
+    world.reset(world.tasks("train")[0])
+    texts: list[str] = []
+    thread = threading.Thread(
+        target=lambda: texts.append(asyncio.run(act(world, "a", 0.001)).step.observation.text)
+    )
+    thread.start()
+    thread.join()
+    assert texts == ["So far: a"]
+
+
+def test_a_world_that_blocks_hangs_alone() -> None:
+    class Blocking(HangingWorld):
+        @property
+        def blocks(self) -> bool:
+            return True
+
+        def _act(self, command: str) -> Outcome:
+            if command == "x":
+                time.sleep(0.5)
+            return LetterWorld._act(self, command)
+
+    setup = replace(_setup(), environment=Blocking(rewards={"a": 0.5, "bx": 1.0, "ba": 0.25}))
+    search = TreeSearch(setup, setup.environment.tasks("train")[0])
+    assert asyncio.run(search_tree(search, lambda _: None)).reason == "exhausted"
+    texts = [node.step.observation.text for node in search.tree.nodes if node.step]
+    assert texts == [TIMED_OUT, "So far: a", "So far: b", TIMED_OUT, "So far: ba"]
+
+
+def test_a_limit_of_nothing_is_refused() -> None:
+    with pytest.raises(ConfigError, match="step_timeout_s must be > 0, got 0"):
+        _setup(step_timeout_s=0.0)
