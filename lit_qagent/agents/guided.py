@@ -1,12 +1,14 @@
 """An agent is a policy and a selector: propose n, pick one."""
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lit_qagent.agents.prompts import PromptSpec, action_constraint
+from lit_qagent.agents.prompts import PromptSpec, action_constraint, add_notes
 from lit_qagent.agents.selection import Scorer, Selection, Selector
 from lit_qagent.core.errors import ConfigError, ContextOverflow
-from lit_qagent.core.records import Constraint, History, Observation, Proposal, Sampling
+from lit_qagent.core.records import Constraint, History, Observation, Proposal, Sampling, Usage
+from lit_qagent.core.seeds import derive_seed
 from lit_qagent.policies.base import Policy
 
 
@@ -17,10 +19,28 @@ class Proposals:
     Attributes:
         proposals: At least one.
         dropped_steps: Oldest steps left out of the prompt because the context was too short.
+        num_requests: Requests that they took, each with the whole prompt.
     """
 
     proposals: tuple[Proposal, ...]
     dropped_steps: int = 0
+    num_requests: int = 1
+
+    def joined(self, other: "Proposals") -> "Proposals":
+        """Return these and then others for the same prompt, as one."""
+        return Proposals(
+            proposals=self.proposals + other.proposals,
+            dropped_steps=max(self.dropped_steps, other.dropped_steps),
+            num_requests=self.num_requests + other.num_requests,
+        )
+
+    def count(self, usage: Usage) -> None:
+        """Add what they cost to a usage."""
+        usage.add(
+            requests=self.num_requests,
+            prompt_tokens=self.num_requests * self.proposals[0].prompt_tokens,
+            generated_tokens=sum(proposal.num_tokens for proposal in self.proposals),
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,17 +111,57 @@ class GuidedAgent:
         if self.num_candidates < 1:
             raise ConfigError(f"num_candidates must be >= 1, got {self.num_candidates}")
 
-    async def decide(self, history: History, observation: Observation, *, seed: int) -> Decision:
-        """Propose and pick; nothing is executed here."""
-        proposed = await propose_actions(
-            self.policy,
-            history,
-            self.num_candidates,
-            self.sampling,
-            constraint=action_constraint(observation, self.prompt),
-            seed=seed,
-        )
-        selection = await self.selector.select(
-            history, proposed.proposals, rng=random.Random(seed), scorer=self.scorer
-        )
-        return Decision(proposed=proposed, selection=selection)
+    async def decide(
+        self,
+        history: History,
+        observation: Observation,
+        *,
+        seed: int,
+        notes: Sequence[str] = (),
+        scorer: Scorer | None = None,
+    ) -> Decision:
+        """Propose and pick; nothing is executed here.
+
+        Args:
+            history: The chat so far.
+            observation: What the world said last.
+            seed: Of the sampling; a further batch has one derived from it.
+            notes: What earlier trials have taught. The policy reads them; the scorer does not, as
+                it was trained on prompts without any.
+            scorer: Gives values for this decision instead of the agent's own.
+        """
+        source = scorer or self.scorer
+        values = _Remembered(source) if source else None
+        proposed: Proposals | None = None
+        num_wanted = self.selector.num_first(self.num_candidates)
+        while True:
+            batch = await propose_actions(
+                self.policy,
+                add_notes(history, notes),
+                num_wanted,
+                self.sampling,
+                constraint=action_constraint(observation, self.prompt),
+                seed=derive_seed(seed, len(proposed.proposals)) if proposed else seed,
+            )
+            proposed = proposed.joined(batch) if proposed else batch
+            selection = await self.selector.select(
+                history, proposed.proposals, rng=random.Random(seed), scorer=values
+            )
+            num_wanted = self.selector.num_more(selection, proposed.proposals, self.num_candidates)
+            if num_wanted < 1:
+                return Decision(proposed=proposed, selection=selection)
+
+
+class _Remembered:
+    """Asks a scorer once for each candidate of one decision."""
+
+    def __init__(self, scorer: Scorer) -> None:
+        self._scorer = scorer
+        self._values: dict[str, float] = {}
+
+    async def score(self, history: History, candidates: Sequence[str]) -> list[float]:
+        new = [text for text in candidates if text not in self._values]
+        if new:
+            values = await self._scorer.score(history, new)
+            self._values |= dict(zip(new, values, strict=True))
+        return [self._values[text] for text in candidates]

@@ -63,6 +63,11 @@ class PlayedEpisode:
         dropped_steps: Steps left out of prompts for lack of context, over all decisions.
         cut_candidates: Candidates that the token limit cut.
         failure: Why the episode could not be played to its end, else None.
+        truncated: True if the step limit ended it, False if the world did; None in files of
+            versions that did not record it.
+        extra_steps: Environment steps besides those listed: other trials, look-ahead of an
+            upper bound.
+        num_trials: Trials played, the one listed included.
     """
 
     agent: str
@@ -80,6 +85,9 @@ class PlayedEpisode:
     dropped_steps: int = 0
     cut_candidates: int = 0
     failure: str | None = None
+    truncated: bool | None = None
+    extra_steps: int = 0
+    num_trials: int = 1
 
     @property
     def key(self) -> EpisodeKey:
@@ -123,6 +131,9 @@ class PlayedEpisode:
             seconds=seconds,
             dropped_steps=episode.dropped_steps,
             cut_candidates=sum(p.finish_reason == "length" for some in proposals for p in some),
+            truncated=trajectory.steps[-1].truncated,
+            extra_steps=episode.extra_steps,
+            num_trials=episode.num_trials,
         )
 
     @classmethod

@@ -7,8 +7,8 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lit_qagent.agents.episode import play_episode
 from lit_qagent.agents.guided import GuidedAgent
+from lit_qagent.agents.trials import SingleTrial, Trials
 from lit_qagent.core.errors import EnvironmentFailure, PolicyFailure
 from lit_qagent.core.records import Task
 from lit_qagent.environments.base import Environment
@@ -48,6 +48,7 @@ async def play_episodes(
     *,
     concurrency: int,
     on_end: Callable[[PlayedEpisode], None],
+    trials: Mapping[str, Trials] | None = None,
 ) -> None:
     """Play all planned episodes, at most ``concurrency`` at once; close the policies at the end.
 
@@ -60,10 +61,12 @@ async def play_episodes(
         concurrency: Episodes in flight.
         on_end: Called for each episode as soon as it has ended, or has failed for want of an
             answer from the policy or because the world broke. Any other error ends the run.
+        trials: Name -> how often the agent may try a task, for those that try more than once.
     """
+    trials = trials or {}
     waiting = iter(planned)
     workers = [
-        asyncio.create_task(_work(waiting, agents, environment, on_end))
+        asyncio.create_task(_work(waiting, agents, environment, on_end, trials))
         for _ in range(min(concurrency, len(planned)))
     ]
     try:
@@ -98,17 +101,19 @@ async def _work(
     agents: Mapping[str, GuidedAgent],
     environment: Environment,
     on_end: Callable[[PlayedEpisode], None],
+    trials: Mapping[str, Trials],
 ) -> None:
     for planned in waiting:
-        on_end(await _play(planned, agents[planned.agent], environment))
+        tries = trials.get(planned.agent, SingleTrial())
+        on_end(await _play(planned, agents[planned.agent], environment, tries))
 
 
 async def _play(
-    planned: PlannedEpisode, agent: GuidedAgent, environment: Environment
+    planned: PlannedEpisode, agent: GuidedAgent, environment: Environment, trials: Trials
 ) -> PlayedEpisode:
     began = time.monotonic()
     try:
-        episode = await play_episode(agent, environment, planned.task, seed=planned.seed)
+        episode = await trials.play(agent, environment, planned.task, seed=planned.seed)
     except (PolicyFailure, EnvironmentFailure) as error:
         return PlayedEpisode.failed(planned.key, error, seconds=time.monotonic() - began)
     return PlayedEpisode.finished(planned.key, episode, seconds=time.monotonic() - began)

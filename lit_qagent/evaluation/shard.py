@@ -16,7 +16,7 @@ from lit_qagent.core import manifest
 from lit_qagent.evaluation.episodes import EpisodeLog, PlayedEpisode, read_episodes
 from lit_qagent.evaluation.play import PlannedEpisode, plan_episodes, play_episodes, run_to_end
 from lit_qagent.evaluation.progress import EpisodeProgress
-from lit_qagent.evaluation.specs import Evaluation, check_overlap
+from lit_qagent.evaluation.specs import Evaluation, check_overlap, check_prompt
 
 MANIFEST_FILE = "manifest.json"
 SESSIONS_GLOB = "sessions*.jsonl"
@@ -49,12 +49,14 @@ class EpisodeShard:
 
         Raises:
             OverlapError: Held-out tasks are among those.
+            CheckpointError: The Q-model was trained on prompts of another form.
             ConfigError: An agent needs a Q-model and there is none.
             StoreError: The output folder was made with other settings, or is damaged.
             KeyboardInterrupt: On Ctrl-C; finished episodes are kept, and how to go on is said.
         """
         tasks = self.evaluation.held_out_tasks()
         check_overlap(tasks, lineage)
+        check_prompt(self.evaluation.prompt, lineage)
         agents = self.evaluation.build_agents(scorer)
         self._claim_folder(lineage)
         planned = plan_episodes(
@@ -123,6 +125,7 @@ class EpisodeShard:
                     self.evaluation.environment,
                     concurrency=self.evaluation.play.concurrency,
                     on_end=hand_over,
+                    trials=self.evaluation.trials,
                 )
             )
         except KeyboardInterrupt:

@@ -12,9 +12,11 @@ from typing import Any
 from lit_qagent.agents.guided import GuidedAgent
 from lit_qagent.agents.prompts import PROMPT_VERSION, PromptSpec
 from lit_qagent.agents.selection import Scorer, Selector
-from lit_qagent.core.errors import ConfigError, OverlapError
+from lit_qagent.agents.trials import Trials
+from lit_qagent.core.errors import CheckpointError, ConfigError, OverlapError
 from lit_qagent.core.records import Sampling, Task
 from lit_qagent.environments.base import Environment
+from lit_qagent.evaluation.cost import Prices
 from lit_qagent.policies.base import Policy
 
 SCHEMA_VERSION = 1
@@ -28,17 +30,26 @@ class AgentSpec:
 
     Attributes:
         selector: The rule that picks among the candidates.
-        num_candidates: Actions sampled per decision; one of them is executed.
+        num_candidates: Actions sampled per decision (at most, where the selector adapts their
+            number); one of them is executed.
         sampling: How this agent samples, where it differs from the others.
+        trials: How often it may try a task; once if not given.
     """
 
     selector: Selector
     num_candidates: int = 1
     sampling: Sampling | None = None
+    trials: Trials | None = None
 
     def __post_init__(self) -> None:
         if self.num_candidates < 1:
             raise ConfigError(f"num_candidates must be >= 1, got {self.num_candidates}")
+
+    @property
+    def uses(self) -> str:
+        """What this agent knows that none can know in a single trial in earnest; or empty."""
+        known = [self.selector.uses, self.trials.uses if self.trials else ""]
+        return " and ".join(dict.fromkeys(text for text in known if text))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,12 +86,14 @@ class PlaySpec:
         treatment: The agent of interest.
         controls: The agents it is compared with; all other agents if not given.
         concurrency: Episodes in flight in each process.
+        prices: What the policy's tokens cost; without them reports name no dollars.
     """
 
     output: Path
     treatment: str = "q_guided"
     controls: list[str] | None = None
     concurrency: int = 16
+    prices: Prices | None = None
 
     def __post_init__(self) -> None:
         if self.concurrency < 1:
@@ -145,6 +158,11 @@ class Evaluation:
             )
         return list(known[wanted.first_task : end])
 
+    @property
+    def trials(self) -> dict[str, Trials]:
+        """Name -> trials, for the agents that may try a task more than once."""
+        return {name: spec.trials for name, spec in self.agents.items() if spec.trials}
+
     def build_agents(self, scorer: Scorer | None) -> dict[str, GuidedAgent]:
         """Return name -> agent, ready to play.
 
@@ -170,6 +188,7 @@ class Evaluation:
 
     def settings(self, lineage: Mapping[str, Any]) -> dict[str, Any]:
         """Return everything that decides the numbers, as JSON values, for the manifest."""
+        prices = {"prices": asdict(self.play.prices)} if self.play.prices else {}
         return {
             "schema_version": SCHEMA_VERSION,
             "environment": self.environment.settings(),
@@ -182,6 +201,7 @@ class Evaluation:
             "tasks": asdict(self.tasks),
             "task_ids": [task.task_id for task in self.held_out_tasks()],
             "q_model": describe_lineage(lineage),
+            **prices,
         }
 
     def _check_known(self, option: str, names: Sequence[str]) -> None:
@@ -212,6 +232,32 @@ def check_overlap(tasks: Sequence[Task], lineage: Mapping[str, Any]) -> None:
         )
 
 
+def check_prompt(prompt: PromptSpec, lineage: Mapping[str, Any]) -> None:
+    """Refuse a Q-model whose training prompts had another form than those it would score here.
+
+    Whether actions are constrained changes no prompt and is not compared.
+
+    Args:
+        prompt: How the world is shown.
+        lineage: ``prompt`` holds the form in training, with its version; unknown ones pass.
+
+    Raises:
+        CheckpointError: The forms differ.
+    """
+    trained = lineage.get("prompt") or {}
+    now = {"version": PROMPT_VERSION, **asdict(prompt)}
+    differing = [
+        f"prompt.{name} {trained[name]!r} in training, {now[name]!r} now"
+        for name in ("version", "think", "num_examples")
+        if name in trained and trained[name] != now[name]
+    ]
+    if differing:
+        raise CheckpointError(
+            f"the Q-model was trained on other prompts: {'; '.join(differing)}; set data.prompt "
+            "as in training, or give a Q-model that was trained on such prompts"
+        )
+
+
 def describe_lineage(lineage: Mapping[str, Any]) -> dict[str, Any]:
     """Return where the Q-model comes from, its task list as a count and everything as a hash."""
     shown = {key: value for key, value in lineage.items() if key != "task_ids"}
@@ -229,4 +275,11 @@ def _describe(spec: AgentSpec) -> dict[str, Any]:
         **({"selector_options": options} if options else {}),
         "num_candidates": spec.num_candidates,
         "sampling": asdict(spec.sampling) if spec.sampling else None,
+        **({"trials": _class_and_options(spec.trials)} if spec.trials else {}),
+        **({"uses": spec.uses} if spec.uses else {}),
     }
+
+
+def _class_and_options(trials: Trials) -> dict[str, Any]:
+    kind = type(trials)
+    return {"class": f"{kind.__module__}.{kind.__qualname__}", **vars(trials)}
