@@ -12,13 +12,9 @@ from rich.console import Console
 from rich.table import Table
 
 from lit_qagent.evaluation.episodes import TRAJECTORIES_GLOB
-from lit_qagent.evaluation.report import (
-    REPORT_FILES,
-    agent_table,
-    difference_table,
-    write_report,
-)
+from lit_qagent.evaluation.report import REPORT_FILES, write_report
 from lit_qagent.evaluation.shard import MANIFEST_FILE
+from lit_qagent.evaluation.tables import agent_table, difference_table, flag_notes
 from lit_qagent.evaluation.tasks import EpisodeDataModule
 
 _ARTIFACTS = "evaluation"
@@ -80,7 +76,10 @@ def show_report(report: Mapping[str, Any], folder: Path, console: Console | None
     console.print(
         _rich_table(agent_table(report, intervals=False), "Agents on the same held-out tasks")
     )
-    console.print(_rich_table(difference_table(report), "Differences, 95 % intervals over tasks"))
+    for note in flag_notes(report):
+        console.print(f"† {note}.", markup=False)
+    differences = difference_table(report, brief=True)
+    console.print(_rich_table(differences, "Differences, 95 % intervals over tasks"))
     console.print(f"Report: {folder / 'report.html'}", markup=False, soft_wrap=True)
 
 

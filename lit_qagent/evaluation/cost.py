@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from lit_qagent.core.errors import ConfigError
 from lit_qagent.evaluation.episodes import PlayedEpisode
@@ -74,24 +73,6 @@ def cost_ratio(
 def is_matched(ratio: float | None) -> bool:
     """True if two agents cost the same within a tenth."""
     return ratio is not None and abs(ratio - 1) <= MATCHED_WITHIN
-
-
-def cost_rows(agents: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
-    """Return the table of costs per episode, its heading first, as texts."""
-    priced = any("dollars" in (row.get("cost") or {}) for row in agents.values())
-    head = ["agent", "LLM calls", "prompt tokens", "generated tokens", "environment steps"]
-    rows = [[*head, "seconds", *(["dollars"] if priced else [])]]
-    for name, row in agents.items():
-        cost = row.get("cost")
-        if cost is None:
-            rows.append([name, *["-"] * (len(rows[0]) - 1)])
-            continue
-        cells = [f"{cost['requests']:.1f}"]
-        cells += [f"{cost[key]:.0f}" for key in ("prompt_tokens", "generated_tokens")]
-        cells += [f"{cost['environment_steps']:.1f}", f"{cost['seconds']:.2f}"]
-        cells += [f"{cost['dollars']:.6f}"] if "dollars" in cost else []
-        rows.append([name, *cells])
-    return rows
 
 
 def _main_cost(cost: Mapping[str, float]) -> float:

@@ -1,7 +1,7 @@
 """What happens at each depth: how agents decide there, and what an oracle would have gained."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -68,27 +68,6 @@ def regret_by_depth(
         }
         for depth, some in sorted(regrets.items())
     ]
-
-
-def depth_rows(by_depth: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[list[str]]:
-    """Return the table of all agents' decisions by depth, its heading first, as texts."""
-    rows = [["agent", "depth", "decisions", "invalid", "different candidates", "value gained"]]
-    for name, some in by_depth.items():
-        for row in some:
-            gain = "-" if row["score_gain"] is None else f"{row['score_gain']:+.3f}"
-            cells = [str(row["decisions"]), f"{row['invalid_rate']:.1%}", f"{row['distinct']:.1f}"]
-            rows.append([name, str(row["depth"]), *cells, gain])
-    return rows
-
-
-def regret_rows(regrets: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[list[str]]:
-    """Return the table of regrets by depth, its heading first, as texts."""
-    rows = [["agent", "depth", "decisions measured", "regret", "best action taken"]]
-    for name, some in regrets.items():
-        for row in some:
-            cells = [str(row["decisions"]), f"{row['regret']:.3f}", f"{row['best_taken']:.0%}"]
-            rows.append([name, str(row["depth"]), *cells])
-    return rows
 
 
 def _regrets(

@@ -14,9 +14,10 @@ from lit_qagent.agents.guided import GuidedAgent
 from lit_qagent.agents.selection import Scorer
 from lit_qagent.core import manifest
 from lit_qagent.evaluation.episodes import EpisodeLog, PlayedEpisode, read_episodes
+from lit_qagent.evaluation.lineage import check_overlap, check_prompt
 from lit_qagent.evaluation.play import PlannedEpisode, plan_episodes, play_episodes, run_to_end
 from lit_qagent.evaluation.progress import EpisodeProgress
-from lit_qagent.evaluation.specs import Evaluation, check_overlap, check_prompt
+from lit_qagent.evaluation.specs import Evaluation
 
 MANIFEST_FILE = "manifest.json"
 SESSIONS_GLOB = "sessions*.jsonl"

@@ -4,11 +4,11 @@ The unit is the task, as in `lit_qagent.evaluation.statistics`: one difference p
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from statistics import NormalDist
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.stats import permutation_test
 
 NUM_PERMUTATIONS = 10_000
@@ -68,15 +68,16 @@ def holm(p_values: Mapping[str, float | None]) -> dict[str, float | None]:
     return corrected
 
 
-def minimum_detectable_difference(differences: Sequence[float]) -> float | None:
+def minimum_detectable_difference(differences: ArrayLike) -> float | None:
     """Return the smallest true difference that this many tasks would show four times out of five.
 
     ``(z(1 - alpha / 2) + z(power)) * s / sqrt(n)`` with the standard deviation s of the differences
     at hand, alpha 0.05 two-sided and power 0.8; None with fewer than two tasks.
     """
-    num_tasks = len(differences)
+    values = np.asarray(differences, dtype=np.float64)
+    num_tasks = len(values)
     if num_tasks < 2:
         return None
     normal = NormalDist()
     quantiles = normal.inv_cdf(1 - ALPHA / 2) + normal.inv_cdf(POWER)
-    return quantiles * float(np.std(differences, ddof=1)) / math.sqrt(num_tasks)
+    return quantiles * float(values.std(ddof=1)) / math.sqrt(num_tasks)

@@ -1,7 +1,5 @@
 """What an evaluation is made of: agents, held-out tasks, and what is compared with what."""
 
-import hashlib
-import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -13,15 +11,15 @@ from lit_qagent.agents.guided import GuidedAgent
 from lit_qagent.agents.prompts import PROMPT_VERSION, PromptSpec
 from lit_qagent.agents.selection import Scorer, Selector
 from lit_qagent.agents.trials import Trials
-from lit_qagent.core.errors import CheckpointError, ConfigError, OverlapError
+from lit_qagent.core.errors import ConfigError
 from lit_qagent.core.records import Sampling, Task
 from lit_qagent.environments.base import Environment
 from lit_qagent.evaluation.cost import Prices
+from lit_qagent.evaluation.lineage import describe_lineage
 from lit_qagent.policies.base import Policy
 
 SCHEMA_VERSION = 1
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.]*")
-_NAMED_TASKS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,61 +208,6 @@ class Evaluation:
                 raise ConfigError(f"{option}: no agent {name!r}; there are {sorted(self.agents)}")
             if count > 1:
                 raise ConfigError(f"{option} names {name!r} {count} times; once is enough")
-
-
-def check_overlap(tasks: Sequence[Task], lineage: Mapping[str, Any]) -> None:
-    """Refuse held-out tasks that the Q-model was trained on.
-
-    Args:
-        tasks: The tasks to play.
-        lineage: ``task_ids`` holds the tasks the Q-model has seen.
-
-    Raises:
-        OverlapError: At least one task is in both.
-    """
-    trained = set(lineage.get("task_ids", ()))
-    shared = [task.task_id for task in tasks if task.task_id in trained]
-    if shared:
-        some = ", ".join(shared[:_NAMED_TASKS]) + (", ..." if shared[_NAMED_TASKS:] else "")
-        raise OverlapError(
-            f"{len(shared)} of {len(tasks)} held-out tasks were used to train the Q-model "
-            f"({some}); choose another tasks.split or tasks.first_task"
-        )
-
-
-def check_prompt(prompt: PromptSpec, lineage: Mapping[str, Any]) -> None:
-    """Refuse a Q-model whose training prompts had another form than those it would score here.
-
-    Whether actions are constrained changes no prompt and is not compared.
-
-    Args:
-        prompt: How the world is shown.
-        lineage: ``prompt`` holds the form in training, with its version; unknown ones pass.
-
-    Raises:
-        CheckpointError: The forms differ.
-    """
-    trained = lineage.get("prompt") or {}
-    now = {"version": PROMPT_VERSION, **asdict(prompt)}
-    differing = [
-        f"prompt.{name} {trained[name]!r} in training, {now[name]!r} now"
-        for name in ("version", "think", "num_examples")
-        if name in trained and trained[name] != now[name]
-    ]
-    if differing:
-        raise CheckpointError(
-            f"the Q-model was trained on other prompts: {'; '.join(differing)}; set data.prompt "
-            "as in training, or give a Q-model that was trained on such prompts"
-        )
-
-
-def describe_lineage(lineage: Mapping[str, Any]) -> dict[str, Any]:
-    """Return where the Q-model comes from, its task list as a count and everything as a hash."""
-    shown = {key: value for key, value in lineage.items() if key != "task_ids"}
-    if "task_ids" in lineage:
-        shown["trained_tasks"] = len(lineage["task_ids"])
-    text = json.dumps(dict(lineage), sort_keys=True)
-    return {**shown, "lineage_hash": hashlib.sha256(text.encode()).hexdigest()}
 
 
 def _describe(spec: AgentSpec) -> dict[str, Any]:

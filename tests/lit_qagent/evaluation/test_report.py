@@ -10,13 +10,9 @@ from lit_qagent.core import manifest
 from lit_qagent.core.errors import StoreError
 from lit_qagent.evaluation.episodes import EpisodeLog, PlayedEpisode
 from lit_qagent.evaluation.plots import difference_plot, reward_plot
-from lit_qagent.evaluation.report import (
-    agent_table,
-    choose_examples,
-    difference_table,
-    write_report,
-)
+from lit_qagent.evaluation.report import write_report
 from lit_qagent.evaluation.shard import EpisodeShard
+from lit_qagent.evaluation.tables import agent_table, difference_table
 from tests.toy_players import WordScorer, make_episode, make_evaluation, with_rewards
 
 EVIL = "<script>alert('x')</script> & | `"
@@ -115,7 +111,7 @@ def test_markdown_has_the_tables_and_the_honest_header(tmp_path: Path) -> None:
 
     text = (tmp_path / "report.md").read_text()
     assert "| plain | 1 | 0.125 [0.000, 0.250] |" in text
-    assert "| q_guided - plain | +0.625 [+0.500, +0.750] | better | 2 | 1 |" in text
+    assert "| q_guided - plain | +0.625 [+0.500, +0.750] | better | 1.000 | 0.500 | 0.350 |" in text
     assert "free text, without thoughts" in text
     assert "trained on 3 tasks, none of them among these" in text
     assert "11 of 12 episodes finished, 1 failed, 0 not played" in text
@@ -125,7 +121,16 @@ def test_an_agent_without_a_finished_episode_is_shown_as_such(tmp_path: Path) ->
     failed = make_episode("q_guided", "a", steps=[], failure="PolicyFailure: no answer")
     report = write_report(make_folder(tmp_path, [failed, make_episode("plain", "a", reward=1.0)]))
 
-    assert difference_table(report)[1][1:] == ["-", "nothing to compare", "0", "1"]
+    assert difference_table(report)[1][1:] == [
+        "-",
+        "nothing to compare",
+        "-",
+        "-",
+        "-",
+        "-",
+        "0",
+        "1",
+    ]
     assert agent_table(report)[3] == ["q_guided", "4", "-", "-", "-", "-", "-", "0", "1"]
     assert "1.000 (no interval)" in agent_table(report)[1]
 
@@ -135,14 +140,6 @@ def test_unknown_training_tasks_are_said(tmp_path: Path) -> None:
 
     assert write_report(tmp_path)["trained_tasks"] is None
     assert "no overlap check was possible" in (tmp_path / "report.html").read_text()
-
-
-def test_examples_are_the_first_success_and_the_first_other_end() -> None:
-    episodes = with_rewards("q", {"a": [0.0, 1.0], "b": [1.0, 0.5]})
-
-    chosen = choose_examples(episodes)
-
-    assert chosen == {"q: no success": episodes[0], "q: success": episodes[1]}
 
 
 def test_a_folder_without_episodes_is_refused(tmp_path: Path) -> None:

@@ -6,7 +6,8 @@ import pytest
 from lit_qagent.agents.selection import FirstSelector
 from lit_qagent.core.errors import ConfigError, OverlapError
 from lit_qagent.core.records import Sampling, Task
-from lit_qagent.evaluation.specs import AgentSpec, check_overlap, describe_lineage
+from lit_qagent.evaluation.lineage import check_overlap, describe_lineage
+from lit_qagent.evaluation.specs import AgentSpec
 from tests.toy_players import WordScorer, make_evaluation
 
 
