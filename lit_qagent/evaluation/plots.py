@@ -28,7 +28,17 @@ def difference_plot(differences: Mapping[str, Mapping[str, Any]]) -> str:
     return _interval_plot(rows, label="difference in mean reward", from_zero=False)
 
 
-def curve_plots(agents: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def report_plots(report: Mapping[str, Any]) -> dict[str, str]:
+    """Return every plot of a report by its name; those with nothing to show are left out."""
+    plots = {
+        "reward": reward_plot(report["agents"]),
+        "differences": difference_plot(report["differences"]),
+        **curve_plots(report["agents"]),
+    }
+    return {name: plot for name, plot in plots.items() if plot}
+
+
+def curve_plots(agents: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     """Draw reward against candidates per decision and against tokens per episode.
 
     Agents of one selector and one kind of trials are joined by a line. Empty if none of these
@@ -39,11 +49,12 @@ def curve_plots(agents: Mapping[str, Mapping[str, Any]]) -> list[str]:
         if "reward" in row:
             groups.setdefault(_group(row), []).append(row)
     if all(len({row["num_candidates"] for row in some}) < 2 for some in groups.values()):
-        return []
-    return [
-        _curve_plot(groups, key="num_candidates", label="candidates per decision"),
-        _curve_plot(groups, key="tokens", label="prompt and generated tokens per episode"),
-    ]
+        return {}
+    tokens = "prompt and generated tokens per episode"
+    return {
+        "reward_by_n": _curve_plot(groups, key="num_candidates", label="candidates per decision"),
+        "reward_by_tokens": _curve_plot(groups, key="tokens", label=tokens),
+    }
 
 
 def _group(row: Mapping[str, Any]) -> str:
