@@ -7,6 +7,7 @@ from lit_qagent.core.errors import ContextOverflow, PolicyFailure
 from lit_qagent.evaluation.episodes import PlayedEpisode
 
 SUCCESS = "success"
+NO_ANSWER = "policy failure"
 OUTCOMES = (
     SUCCESS,
     "partial reward",
@@ -15,7 +16,7 @@ OUTCOMES = (
     "never acted validly",
     "no success, end not recorded",
     "context overflow",
-    "policy failure",
+    NO_ANSWER,
     "world failure",
 )
 
@@ -57,4 +58,4 @@ def _failure(message: str) -> str:
     kind = message.partition(":")[0]
     if kind == ContextOverflow.__name__:
         return "context overflow"
-    return "policy failure" if kind == PolicyFailure.__name__ else "world failure"
+    return NO_ANSWER if kind == PolicyFailure.__name__ else "world failure"

@@ -13,6 +13,9 @@ from lit_qagent.core.errors import EnvironmentFailure, PolicyFailure
 from lit_qagent.core.records import Task
 from lit_qagent.environments.base import Environment
 from lit_qagent.evaluation.episodes import EpisodeKey, PlayedEpisode
+from lit_qagent.evaluation.outcomes import NO_ANSWER, outcome
+
+DEAD_AFTER = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,11 +65,16 @@ async def play_episodes(
         on_end: Called for each episode as soon as it has ended, or has failed for want of an
             answer from the policy or because the world broke. Any other error ends the run.
         trials: Name -> how often the agent may try a task, for those that try more than once.
+
+    Raises:
+        PolicyFailure: So many episodes in a row got no answer (`DEAD_AFTER`, or twice as many as
+            are in flight) that the policy must be dead; trying the rest would waste hours.
     """
     trials = trials or {}
+    hand_over = _Watch(on_end, max(DEAD_AFTER, 2 * concurrency))
     waiting = iter(planned)
     workers = [
-        asyncio.create_task(_work(waiting, agents, environment, on_end, trials))
+        asyncio.create_task(_work(waiting, agents, environment, hand_over, trials))
         for _ in range(min(concurrency, len(planned)))
     ]
     try:
@@ -106,6 +114,25 @@ async def _work(
     for planned in waiting:
         tries = trials.get(planned.agent, SingleTrial())
         on_end(await _play(planned, agents[planned.agent], environment, tries))
+
+
+class _Watch:
+    """Hands episodes over and counts those in a row that got no answer from the policy."""
+
+    def __init__(self, on_end: Callable[[PlayedEpisode], None], dead_after: int) -> None:
+        self._on_end = on_end
+        self._dead_after = dead_after
+        self._in_a_row = 0
+
+    def __call__(self, episode: PlayedEpisode) -> None:
+        self._on_end(episode)
+        self._in_a_row = self._in_a_row + 1 if outcome(episode) == NO_ANSWER else 0
+        if self._in_a_row >= self._dead_after:
+            raise PolicyFailure(
+                f"{self._in_a_row} episodes in a row got no answer from the policy, the last one: "
+                f"{episode.failure}; all finished episodes are kept, start the policy's server "
+                "again and give the same command to play the rest"
+            )
 
 
 async def _play(

@@ -6,12 +6,15 @@ from typing import Any
 
 import pytest
 
+from lit_qagent.agents.selection import OracleSelector, QSelector
 from lit_qagent.core import manifest
 from lit_qagent.core.errors import StoreError
+from lit_qagent.evaluation.cost import Prices
 from lit_qagent.evaluation.episodes import EpisodeLog, PlayedEpisode
 from lit_qagent.evaluation.plots import difference_plot, reward_plot
 from lit_qagent.evaluation.report import write_report
 from lit_qagent.evaluation.shard import EpisodeShard
+from lit_qagent.evaluation.specs import AgentSpec
 from lit_qagent.evaluation.tables import agent_table, difference_table
 from tests.toy_players import WordScorer, make_episode, make_evaluation, with_rewards
 
@@ -62,6 +65,60 @@ def test_report_json_holds_the_numbers_derived_by_hand(tmp_path: Path) -> None:
     other = report["differences"]["q_guided - random_of_n"]
     assert (other["mean"], other["verdict"]) == (-0.125, "no difference shown")
     assert other["others"]["em"] == {"mean": -1.0, "low": -1.0, "high": -1.0, "verdict": "worse"}
+
+
+def test_report_json_holds_tests_costs_and_ends(tmp_path: Path) -> None:
+    report = write_report(make_folder(tmp_path, hand_made()))
+
+    # Per task .75 and .5: of the four ways to sign them two are as far from zero.
+    difference = report["differences"]["q_guided - plain"]
+    assert (difference["p_value"], difference["p_holm"]) == (0.5, 1.0)
+    assert difference["tests"]["reward"]["p_value"] == 0.5
+    # 2.8016 standard errors; those are .25 / sqrt(2) / sqrt(2).
+    assert difference["detectable"] == pytest.approx(2.8016 * 0.125, abs=1e-4)
+    assert (difference["cost_ratio"], difference["cost_matched"]) == (0.0, False)
+    plain = report["agents"]["plain"]
+    assert (plain["cost"]["requests"], plain["cost"]["prompt_tokens"]) == (1.0, 40.0)
+    assert "dollars" not in plain["cost"]
+    assert sum(plain["outcomes"].values()) == 4
+    assert plain["outcomes"]["policy failure"] == 1
+    assert [row["decisions"] for row in report["by_depth"]["q_guided"]] == [4, 3]
+    assert report["regret_by_depth"] == {}
+
+
+def test_upper_bounds_prices_and_curves_are_shown_where_there_are_any(tmp_path: Path) -> None:
+    agents = {
+        "q_guided": AgentSpec(selector=QSelector(), num_candidates=4),
+        "q_2": AgentSpec(selector=QSelector(), num_candidates=2),
+        "oracle": AgentSpec(selector=OracleSelector(), num_candidates=4),
+    }
+    play = {"prices": Prices(prompt=1.0, generated=2.0)}
+    EpisodeShard(make_evaluation(tmp_path, agents=agents, play=play)).play(WordScorer(), {})
+
+    report = write_report(tmp_path)
+
+    # Three decisions of 20 prompt and 4 x 3 generated tokens: 60 and 2 x 36 millionths.
+    assert report["agents"]["q_guided"]["cost"]["dollars"] == pytest.approx(132e-6)
+    assert report["agents"]["oracle"]["cost"]["environment_steps"] > 3
+    assert "q_guided" in report["regret_by_depth"]
+    assert "oracle" not in report["regret_by_depth"]
+    page, text = ((tmp_path / f"report.{kind}").read_text() for kind in ("html", "md"))
+    assert page.count("<svg") == 4
+    for shown in (page, text):
+        assert "oracle: uses the true reward" in shown
+        assert "oracle †" in shown
+        assert "q_guided - oracle †" in shown
+        assert "0.000132" in shown
+    assert "true return = " in page
+
+
+def test_every_link_of_the_page_leads_to_an_example(tmp_path: Path) -> None:
+    write_report(make_folder(tmp_path, hand_made()))
+
+    page = (tmp_path / "report.html").read_text()
+    targets = re.findall(r'href="#([^"]+)"', page)
+    assert "example-plain-policy-failure" in targets
+    assert set(targets) <= set(re.findall(r'id="([^"]+)"', page))
 
 
 def test_report_json_says_what_made_the_numbers(tmp_path: Path) -> None:

@@ -6,8 +6,11 @@ from jsonargparse import ArgumentError
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LightningCLI
 
+from lit_qagent.agents.selection import AdaptiveQSelector
+from lit_qagent.agents.trials import Reflexion
 from lit_qagent.core.errors import ConfigError
 from lit_qagent.environments.toy import ToyWorld
+from lit_qagent.evaluation.cost import Prices
 from lit_qagent.evaluation.shard import EpisodeShard
 from lit_qagent.evaluation.tasks import EpisodeDataModule
 from tests.toy_players import WordPolicy
@@ -28,10 +31,16 @@ data:
       q_guided:
         selector: lit_qagent.agents.selection.QSelector
         num_candidates: 5
+      q_adaptive:
+        selector:
+          class_path: lit_qagent.agents.selection.AdaptiveQSelector
+          init_args: {first: 3, margin: 0.2}
+        num_candidates: 8
+        trials: {class_path: lit_qagent.agents.trials.Reflexion, init_args: {num_trials: 2}}
     tasks: {num_tasks: 3, seeds: [0, 1]}
     sampling: {temperature: 0.7, stop: ["\\n"]}
     prompt: {think: false, num_examples: 0}
-    play: {output: OUTPUT, concurrency: 2}
+    play: {output: OUTPUT, concurrency: 2, prices: {prompt: 0.15, generated: 0.6}}
 """
 
 
@@ -65,14 +74,20 @@ def test_a_yaml_file_names_every_part(tmp_path: Path) -> None:
     assert evaluation.environment.max_steps == 4
     assert isinstance(evaluation.policy, WordPolicy)
     assert evaluation.policy.temperament == "wild"
-    assert [spec.num_candidates for spec in evaluation.agents.values()] == [1, 5, 5]
+    assert [spec.num_candidates for spec in evaluation.agents.values()] == [1, 5, 5, 8]
+    adaptive = evaluation.agents["q_adaptive"]
+    assert isinstance(adaptive.selector, AdaptiveQSelector)
+    assert (adaptive.selector.first, adaptive.selector.margin) == (3, 0.2)
+    assert isinstance(adaptive.trials, Reflexion)
+    assert evaluation.trials == {"q_adaptive": adaptive.trials}
+    assert evaluation.play.prices == Prices(prompt=0.15, generated=0.6)
     own = evaluation.agents["random_of_n"].sampling
     assert own is not None
     assert own.temperature == 0.5
     assert evaluation.sampling.temperature == 0.7
     assert evaluation.tasks.seeds == [0, 1]
     assert evaluation.play.output == tmp_path / "out"
-    assert evaluation.controls == ["plain", "random_of_n"]
+    assert evaluation.controls == ["plain", "random_of_n", "q_adaptive"]
 
 
 def test_the_command_line_changes_one_value_of_one_agent(tmp_path: Path) -> None:
@@ -80,7 +95,7 @@ def test_the_command_line_changes_one_value_of_one_agent(tmp_path: Path) -> None
 
     evaluation = parse(tmp_path, *options).evaluation
 
-    assert [spec.num_candidates for spec in evaluation.agents.values()] == [1, 5, 7]
+    assert [spec.num_candidates for spec in evaluation.agents.values()] == [1, 5, 7, 8]
     assert evaluation.tasks.num_tasks == 2
 
 
