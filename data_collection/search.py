@@ -151,7 +151,8 @@ class TreeSearch:
         distinct: dict[str, str] = {}
         for proposal in proposed.proposals:
             distinct.setdefault(canonical_action(proposal.text), proposal.text)
-        return [_act(above.fork(), text) for text in distinct.values()], _cost_of(proposed)
+        children = (_act(above.fork(), text) for text in distinct.values())
+        return list(await asyncio.gather(*children)), _cost_of(proposed)
 
     async def _roll_out(self, selected: int, child: _Branch) -> tuple[tuple[Step, ...], Cost]:
         """Let the policy play from a child to the end of the episode."""
@@ -161,7 +162,7 @@ class TreeSearch:
         cost = Cost()
         while not branch.is_over:
             proposed = await self._propose(history, branch, 1, "rollout", len(steps))
-            steps.append(_act(branch, proposed.proposals[0].text).step)
+            steps.append((await _act(branch, proposed.proposals[0].text)).step)
             history = extend_history(history, steps[-1])
             cost += _cost_of(proposed)
         return tuple(steps), cost
@@ -237,20 +238,20 @@ async def search_tree(search: TreeSearch, record: Callable[[Iteration], None]) -
     return search.end(reason)
 
 
-def _act(branch: Environment, action: str) -> _Branch:
+async def _act(branch: Environment, action: str) -> _Branch:
     """Step a branch; of the observation only the text is kept, as in the store."""
-    step = branch.step(action)
+    step = await branch.act(action)
     kept = replace(step, observation=Observation(text=step.observation.text))
     return _Branch(step=kept, environment=branch)
 
 
 def _cost_of(proposed: Proposals) -> Cost:
-    """Count one request."""
+    """Count what the proposals of one decision have cost."""
     answers = proposed.proposals
     return Cost(
-        requests=1,
-        prompt_tokens=answers[0].prompt_tokens,
-        generated_tokens=sum(answer.num_tokens for answer in answers),
+        requests=proposed.requests,
+        prompt_tokens=proposed.prompt_tokens,
+        generated_tokens=proposed.generated_tokens,
         dropped_steps=proposed.dropped_steps,
         cut_actions=sum(answer.finish_reason == "length" for answer in answers),
     )

@@ -40,6 +40,7 @@ def examine() -> list[Finding]:
         check_small_model,
         check_hotpotqa,
         check_java,
+        check_text_games,
     ]
     return [check() for check in checks]
 
@@ -110,7 +111,8 @@ def check_four_bit() -> Finding:
 
 def check_small_model() -> Finding:
     """The small model of the quickstart and the tests, in the cache or to be fetched."""
-    from lit_qagent.policies.smollm2 import SMALL_MODEL, cache_folder
+    from lit_qagent.core.folders import cache_folder
+    from lit_qagent.policies.smollm2 import SMALL_MODEL
 
     folders = sorted(cache_folder().glob(f"{SMALL_MODEL}*/config.json"))
     if folders:
@@ -144,6 +146,22 @@ def check_java() -> Finding:
             "(Debian and Ubuntu: apt install default-jre-headless)",
         )
     return Finding(subject="Java", state="ok", text=java)
+
+
+def check_text_games() -> Finding:
+    """The packages of third-party text worlds; each works without the others."""
+    worlds = {
+        "textworld-express": ("TextWorldExpress", "pip install 'lit-qagent[worlds]', Java"),
+        "scienceworld": ("ScienceWorld", "pip install 'lit-qagent[worlds]', Java"),
+        "textworld": ("TextWorld", "pip install 'lit-qagent[textworld]', a C compiler"),
+        "alfworld": ("ALFWorld", "pip install alfworld, its data by alfworld-download"),
+    }
+    found = [
+        f"{name} {_version(package)}" for package, (name, _) in worlds.items() if _version(package)
+    ]
+    absent = [f"{name} ({how})" for package, (name, how) in worlds.items() if not _version(package)]
+    text = "; ".join([*found, *(f"without {each}" for each in absent)])
+    return Finding(subject="text games", state="ok" if found else "optional", text=text)
 
 
 def has_gpu() -> bool:

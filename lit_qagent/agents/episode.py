@@ -79,7 +79,7 @@ async def play_episode(
             usage.add(**oracle.usage.to_dict())
             extra_steps += oracle.num_steps
         decisions.append(decision)
-        history = extend_history(history, branch.step(decision.action))
+        history = extend_history(history, await branch.act(decision.action))
     return Episode(
         trajectory=branch.trajectory,
         decisions=tuple(decisions),

@@ -19,28 +19,44 @@ class Proposals:
     Attributes:
         proposals: At least one.
         dropped_steps: Oldest steps left out of the prompt because the context was too short.
-        num_requests: Requests that they took, each with the whole prompt.
+        num_batches: How many times the policy was asked, each time with the whole prompt.
     """
 
     proposals: tuple[Proposal, ...]
     dropped_steps: int = 0
-    num_requests: int = 1
+    num_batches: int = 1
 
     def joined(self, other: "Proposals") -> "Proposals":
         """Return these and then others for the same prompt, as one."""
         return Proposals(
             proposals=self.proposals + other.proposals,
             dropped_steps=max(self.dropped_steps, other.dropped_steps),
-            num_requests=self.num_requests + other.num_requests,
+            num_batches=self.num_batches + other.num_batches,
         )
 
     def count(self, usage: Usage) -> None:
         """Add what they cost to a usage."""
         usage.add(
-            requests=self.num_requests,
-            prompt_tokens=self.num_requests * self.proposals[0].prompt_tokens,
-            generated_tokens=sum(proposal.num_tokens for proposal in self.proposals),
+            requests=self.requests,
+            prompt_tokens=self.prompt_tokens,
+            generated_tokens=self.generated_tokens,
         )
+
+    @property
+    def requests(self) -> int:
+        """Requests it took, those of re-prompts included."""
+        return self.num_batches + sum(proposal.extra.requests for proposal in self.proposals)
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Tokens of the shared prompt, once a batch, and of the prompts of re-prompts."""
+        extra = sum(proposal.extra.prompt_tokens for proposal in self.proposals)
+        return self.num_batches * self.proposals[0].prompt_tokens + extra
+
+    @property
+    def generated_tokens(self) -> int:
+        """Tokens of all proposals, and of answers that a re-prompt replaced."""
+        return sum(each.num_tokens + each.extra.generated_tokens for each in self.proposals)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -47,7 +47,7 @@ class TrueReturns:
 
     async def _mean_return(self, history: History, candidate: str) -> float:
         branch = self._branch.fork()
-        after = extend_history(history, branch.step(candidate))
+        after = extend_history(history, await branch.act(candidate))
         self.num_steps += 1
         if branch.is_over:
             return branch.trajectory.reward
@@ -70,7 +70,7 @@ class TrueReturns:
                 seed=derive_seed(seed, num_steps),
             )
             proposed.count(self.usage)
-            history = extend_history(history, branch.step(proposed.proposals[0].text))
+            history = extend_history(history, await branch.act(proposed.proposals[0].text))
             num_steps += 1
         self.num_steps += num_steps
         return branch.trajectory.reward

@@ -88,13 +88,16 @@ def action_constraint(observation: Observation, spec: PromptSpec) -> Constraint 
     if not spec.constrain:
         return None
     if observation.admissible and not spec.think:
-        return Constraint(choices=observation.admissible)
+        return Constraint(choices=observation.admissible, commands=observation.admissible)
     pattern = observation.pattern
     if observation.admissible:
         pattern = "|".join(re.escape(command) for command in observation.admissible)
     if pattern is None:
         return None
-    return Constraint(regex=f"{_THOUGHT_PATTERN}({pattern})" if spec.think else pattern)
+    return Constraint(
+        regex=f"{_THOUGHT_PATTERN}({pattern})" if spec.think else pattern,
+        commands=observation.admissible or (),
+    )
 
 
 def _example_messages(example: Trajectory, spec: PromptSpec) -> list[Message]:

@@ -143,6 +143,15 @@ class History:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ExtraCost:
+    """Requests and tokens of answers that were asked for again."""
+
+    requests: int = 0
+    prompt_tokens: int = 0
+    generated_tokens: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Proposal:
     """One action that a policy proposes.
 
@@ -152,6 +161,7 @@ class Proposal:
         prompt_tokens: Tokens of the prompt; the n proposals of one request share one prompt.
         log_prob: Sum over the tokens, natural log; None if the policy does not say.
         finish_reason: ``stop``, or ``length`` if the token limit cut it.
+        extra: What asking for it again has cost beyond its own prompt and tokens.
     """
 
     text: str
@@ -159,6 +169,7 @@ class Proposal:
     prompt_tokens: int = 0
     log_prob: float | None = None
     finish_reason: str = "stop"
+    extra: ExtraCost = ExtraCost()
 
 
 @dataclass(frozen=True, kw_only=True)  # no slots: jsonargparse reads the defaults by vars()
@@ -193,10 +204,13 @@ class Constraint:
     Attributes:
         choices: The action is one of these texts.
         regex: The action matches this expression.
+        commands: Besides either, every legal command, where the world lists them: for policies
+            that check an answer instead of guiding it.
     """
 
     choices: tuple[str, ...] = ()
     regex: str | None = None
+    commands: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if bool(self.choices) == (self.regex is not None):

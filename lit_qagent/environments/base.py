@@ -6,15 +6,19 @@ construction; then `fork` needs no code of its own. A world that cannot copy its
 `fork` and replays `actions` instead.
 """
 
+import asyncio
 import copy
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
 from lit_qagent.core.actions import parse_command
 from lit_qagent.core.errors import ConfigError, EnvironmentFailure
 from lit_qagent.core.records import Observation, Step, Task, Trajectory
+from lit_qagent.core.text import clean_text
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,7 +96,8 @@ class Environment(ABC):
     def _invalid_observation(self, command: str) -> Observation:
         """Return the observation after an action without a legal command."""
         current = self.observation
-        shown = command if len(command) <= 80 else command[:77] + "..."
+        plain = clean_text(command)
+        shown = plain if len(plain) <= 80 else plain[:77] + "..."
         return Observation(
             text=f"Invalid action: {shown}",
             admissible=current.admissible,
@@ -148,7 +153,9 @@ class Environment(ABC):
             raise EnvironmentFailure(
                 f"{self.name}: the episode of task {self.task.task_id!r} is over; call reset"
             )
-        command = parse_command(action)
+        # A listed command means itself, whatever brackets and labels stand in it.
+        is_listed = action in (self.observation.admissible or ())
+        command = action if is_listed else parse_command(action)
         outcome = self._act(command) if command else None
         if outcome is None or not outcome.valid:
             observation = outcome.observation if outcome else self._invalid_observation(action)
@@ -165,6 +172,27 @@ class Environment(ABC):
         )
         self._steps += (step,)
         return step
+
+    @property
+    def blocks(self) -> bool:
+        """True if a step may wait for something outside the program, such as a network."""
+        return False
+
+    async def act(self, action: str) -> Step:
+        """Do what `step` does; a world that blocks does it in a thread, so others go on."""
+        if not self.blocks:
+            return self.step(action)
+        done: Future[Step] = Future()
+        done.set_running_or_notify_cancel()
+        # A daemon, as the end of the program must not wait for a network.
+        threading.Thread(target=self._step_into, args=(done, action), daemon=True).start()
+        return await asyncio.wrap_future(done)
+
+    def _step_into(self, done: Future[Step], action: str) -> None:
+        try:
+            done.set_result(self.step(action))
+        except BaseException as error:  # handed to the coroutine, which raises it
+            done.set_exception(error)
 
     def fork(self) -> Self:
         """Return an independent branch at the same state."""

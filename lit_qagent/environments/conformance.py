@@ -3,12 +3,17 @@
 ``check_environment(MyWorld(...), split="train")`` raises an AssertionError that says what broke.
 """
 
+import asyncio
 import random
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 from lit_qagent.core.errors import ConfigError, EnvironmentFailure
 from lit_qagent.core.records import Observation, Step, Task, Trajectory
+from lit_qagent.core.text import clean_text
 from lit_qagent.environments.base import Environment
+
+__all__ = ["MALFORMED_ACTIONS", "Commands", "check_environment", "draw_admissible"]
 
 Commands = Callable[[Observation, random.Random], str]
 
@@ -70,6 +75,7 @@ def check_environment(
         walk_seed = seed + number
         recorded = check_walk(environment, task, draw, walk_seed)
         check_replay(environment, task, recorded)
+        check_act(environment, task, recorded)
         check_branches(environment, task, draw, walk_seed)
         check_reset(environment, task, recorded, draw, walk_seed)
         check_malformed(environment, task, recorded)
@@ -135,6 +141,17 @@ def check_replay(environment: Environment, task: Task, recorded: Trajectory) -> 
         again = branch.step(step.action)
         _require(again == step, f"replaying step {number} of {task.task_id!r} gave {again}")
     _require(branch.trajectory == recorded, "replaying gave another trajectory")
+
+
+def check_act(environment: Environment, task: Task, recorded: Trajectory) -> None:
+    """A world that blocks can be played from threads: its resources belong to none."""
+    if not environment.blocks:
+        return
+    branch = _fresh(environment, task)
+    with ThreadPoolExecutor(1) as pool:  # an event loop of its own, also below a running one
+        for number, step in enumerate(recorded.steps):
+            again = pool.submit(asyncio.run, branch.act(step.action)).result()
+            _require(again == step, f"step {number} of {task.task_id!r} in a thread gave {again}")
 
 
 def check_branches(environment: Environment, task: Task, draw: Commands, seed: int) -> None:
@@ -234,6 +251,8 @@ def _check_refused(branch: Environment, action: str) -> None:
         step.observation.text.startswith("Invalid action"),
         f"malformed action {shown} must be answered with 'Invalid action ...'",
     )
+    text = step.observation.text
+    _require(text == clean_text(text), f"the answer to {shown} repeats its control characters")
     _require(len(twin.actions) == len(branch.actions) + 1, f"malformed {shown} cost no step")
     current = branch.observation
     same = (step.observation.admissible, step.observation.pattern)

@@ -1,9 +1,11 @@
-"""A local collection of encyclopedia pages: found by title, else by BM25."""
+"""Encyclopedia pages: what any source of them does, and a local one, searched by BM25."""
 
 import re
 import unicodedata
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from lit_qagent.environments.text_index import TextIndex
 
@@ -25,8 +27,34 @@ class Page:
     sentences: tuple[str, ...]
 
 
-class Docstore:
-    """Pages by title; read-only, so every branch of a world shares one.
+class PageSource(ABC):
+    """Where pages are searched; every branch of a world, and every thread, shares one.
+
+    Attributes:
+        waits: True if an answer may take a while, as over a network.
+    """
+
+    waits = False
+
+    @abstractmethod
+    def find(self, title: str) -> Page | None:
+        """Return the page of this title, exactly or after normalisation, or None."""
+
+    @abstractmethod
+    def similar(self, query: str, limit: int = 5) -> list[str]:
+        """Return the titles of the pages that fit the query best."""
+
+    def titles_in(self, text: str) -> list[str]:
+        """Return titles named in a text, where the source knows its titles."""
+        return []
+
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """Return what identifies the pages in manifests and reports."""
+
+
+class Docstore(PageSource):
+    """Pages by title, all in memory and read-only.
 
     Args:
         pages: If a title comes twice, the first text stays.
@@ -66,6 +94,10 @@ class Docstore:
     def similar(self, query: str, limit: int = 5) -> list[str]:
         """Return the titles of the pages that fit the query best."""
         return [self._titles[position] for position in self._index.rank(query, limit)]
+
+    def settings(self) -> dict[str, Any]:
+        """Return the number of pages."""
+        return {"num_pages": len(self), "num_conflicting_pages": self.num_conflicts}
 
     def titles_in(self, text: str) -> list[str]:
         """Return titles named in a text, in order of appearance, longer names first.

@@ -5,13 +5,16 @@ segments, and the queries of a segment see its ancestors and, causally, itself. 
 several times cheaper than one call with a dense mask, which computes every masked cell.
 """
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from lit_qagent.data.batch import TokenBatch
+
+if TYPE_CHECKING:
+    from lit_qagent.models.cached_attention import Group
 
 BRANCH_ATTENTION = "lit_qagent_branches"
 
@@ -36,7 +39,7 @@ def split_rows(batch: TokenBatch) -> list[list[Segment]]:
     """Return the segments of each row, in order; padding is in none."""
     first = batch.token_ids.shape[1] - batch.is_token.sum(dim=1)
     return [
-        _split_row(positions, start)
+        split_nodes(positions, start, [])
         for positions, start in zip(batch.position_ids.tolist(), first.tolist(), strict=True)
     ]
 
@@ -65,7 +68,7 @@ def branch_attention(
     segments: list[list[Segment]] | None = None,
     **others: Any,  # noqa: ANN401 (what else transformers hands over)
 ) -> tuple[Tensor, None]:
-    """Attend by segments if there are any, else with the mask.
+    """Attend by groups or segments if there are any, else with the mask.
 
     Equal to ``softmax(scaling * query @ key.T + mask) @ value`` at every token that is no padding.
 
@@ -77,11 +80,17 @@ def branch_attention(
         attention_mask: What transformers made of the model's mask; used without segments.
         scaling: Factor of the products; None is ``D ** -0.5``.
         segments: Result of `split_rows`.
-        others: Handed on where there are no segments.
+        others: ``groups`` are histories with kept keys and values, in a single row. The rest is
+            handed on where there are neither segments nor groups.
 
     Returns:
         [R, T, heads, D], 0 at padding, and None for the weights.
     """
+    if "groups" in others:
+        from lit_qagent.models.cached_attention import attend_groups
+
+        groups: list[Group] = others["groups"]
+        return attend_groups(module, query, key, value, groups, scaling), None
     if segments is None:
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
@@ -89,34 +98,45 @@ def branch_attention(
             module, query, key, value, attention_mask, scaling=scaling, **others
         )
         return output, None
-    groups = query.shape[1] // key.shape[1]
+    repeats = query.shape[1] // key.shape[1]
     rows = [
-        _attend_row(query[r], key[r], value[r], row, scaling=scaling, groups=groups)
+        attend_segments(query[r], key[r], value[r], row, scaling=scaling, repeats=repeats)
         for r, row in enumerate(segments)
     ]
     return torch.stack(rows).transpose(1, 2).contiguous(), None
 
 
-def _attend_row(
+def attend_segments(
     query: Tensor,
     key: Tensor,
     value: Tensor,
     segments: list[Segment],
     *,
     scaling: float | None,
-    groups: int,
+    repeats: int,
+    offset: int = 0,
 ) -> Tensor:
-    """Return [heads, T, D] of a row."""
-    padding = query.new_zeros(query.shape[0], segments[0].start, query.shape[2])
+    """Return [heads, T, D] of one row.
+
+    Args:
+        query: [heads, T, D], of the tokens from ``offset`` on.
+        key: [key heads, K, D], of all tokens that segments see.
+        value: [key heads, K, D].
+        segments: They cover the queries in order; what comes before them is padding.
+        scaling: Factor of the products; None is ``D ** -0.5``.
+        repeats: Query heads for each key head.
+        offset: Tokens that have a key and no query.
+    """
+    padding = query.new_zeros(query.shape[0], segments[0].start - offset, query.shape[2])
     outputs = [padding]
     for segment in segments:
         seen_key, seen_value = (
-            part.index_select(1, segment.visible).repeat_interleave(groups, dim=0)
+            part.index_select(1, segment.visible).repeat_interleave(repeats, dim=0)
             for part in (key, value)
         )
         # SDPA's fast kernels want a batch axis.
         [output] = scaled_dot_product_attention(
-            query[None, :, segment.start : segment.end],
+            query[None, :, segment.start - offset : segment.end - offset],
             seen_key[None],
             seen_value[None],
             attn_mask=segment.mask,
@@ -126,9 +146,16 @@ def _attend_row(
     return torch.cat(outputs, dim=1)
 
 
-def _split_row(positions: list[int], first: int) -> list[Segment]:
+def split_nodes(positions: list[int], first: int, path: list[int]) -> list[Segment]:
+    """Return the segments of a row's tokens from ``first`` on.
+
+    Args:
+        positions: Position of each token in its own sequence.
+        first: The first token that belongs to a segment.
+        path: Ancestors of that token, from the root.
+    """
     segments: list[Segment] = []
-    path: list[int] = []
+    path = list(path)
     start = first
     for token in range(first, len(positions)):
         if positions[token] < len(path):

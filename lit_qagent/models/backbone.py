@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from lit_qagent.core.errors import CheckpointError, MissingPackage, ModelError
 from lit_qagent.models.attention import Segment, register_branch_attention
+from lit_qagent.models.cached_attention import Group, cached_arguments
 from lit_qagent.models.specs import BackboneSpec, LoraSpec
 from lit_qagent.policies.pretrained import resolve_model
 
@@ -110,6 +111,21 @@ class Backbone(nn.Module):
             position_ids=position_ids,
             attention_mask=mask,
             **({"segments": segments} if segments and self.spec.attention == "sdpa" else {}),
+        )
+
+    def decode_groups(self, token_ids: Tensor, position_ids: Tensor, groups: list[Group]) -> Tensor:
+        """Return the last hidden states [1, T, H] of histories with kept keys and values.
+
+        Args:
+            token_ids: int64 [1, T]; the new tokens of all groups.
+            position_ids: int64 [1, T].
+            groups: What sees what; their memories grow by the new tokens. ``sdpa`` only.
+        """
+        return decode(
+            self.language_model,
+            input_ids=token_ids,
+            position_ids=position_ids,
+            **cached_arguments(groups, token_ids.device),
         )
 
     def logits(self, hidden: Tensor) -> Tensor:

@@ -1,5 +1,7 @@
 """Backbone and Q-head: token sequences in, one Q value per action out."""
 
+from typing import Protocol
+
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -11,6 +13,22 @@ from lit_qagent.models.backbone import Backbone
 from lit_qagent.models.q_heads import ActionEvidence, QHead
 
 _CHUNK = 256  # scored tokens whose logits are in memory at once: 50 MB at 49k words
+
+
+class ScoredTokens(Protocol):
+    """The scored tokens of a batch; see `TokenBatch` for the tensors."""
+
+    @property
+    def predictors(self) -> Tensor: ...  # noqa: D102
+
+    @property
+    def targets(self) -> Tensor: ...  # noqa: D102
+
+    @property
+    def sequence_of(self) -> Tensor: ...  # noqa: D102
+
+    @property
+    def num_action_tokens(self) -> Tensor: ...  # noqa: D102
 
 
 class QModel(nn.Module):
@@ -60,10 +78,14 @@ class QModel(nn.Module):
             self._mask(batch),
             split_rows(batch) if by_segments else None,
         )
+        return self.sum_log_probs(hidden, batch)
+
+    def sum_log_probs(self, hidden: Tensor, batch: ScoredTokens) -> Tensor:
+        """Return the log-probability of each action, float32 [S], from hidden states [R, T, H]."""
         before = hidden.flatten(0, 1).index_select(0, batch.predictors)
         chunks = zip(torch.split(before, _CHUNK), torch.split(batch.targets, _CHUNK), strict=True)
         log_probs = torch.cat([self._token_log_probs(*chunk) for chunk in chunks])
-        sums = torch.zeros(batch.num_sequences, device=log_probs.device)
+        sums = torch.zeros(len(batch.num_action_tokens), device=log_probs.device)
         return sums.index_add(0, batch.sequence_of, log_probs)
 
     def _token_log_probs(self, hidden: Tensor, targets: Tensor) -> Tensor:

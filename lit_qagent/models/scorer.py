@@ -1,32 +1,49 @@
 """Scores candidate actions with a Q-model: the same rendering and formula as in training."""
 
 import asyncio
+from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple
 
 import torch
 
 from lit_qagent.core.records import History
 from lit_qagent.data.batch import collate_sequences
-from lit_qagent.data.rendering import RenderingCounts, SequenceRenderer
+from lit_qagent.data.rendering import RenderingCounts, SequenceRenderer, TokenSequence
+from lit_qagent.models.cached_scoring import CachedScoring
 from lit_qagent.models.q_model import QModel
+
+DEFAULT_CACHE_GB = 2.0
+
+
+class _Request(NamedTuple):
+    history: History
+    candidates: Sequence[str]
+    answer: "Future[list[float]]"
 
 
 class QScorer:
     """Implements `lit_qagent.agents.selection.Scorer`.
 
     The model works in one thread of its own, so many episodes may ask at once while the event
-    loop goes on; switching the adapter is global state, so they are answered one by one.
+    loop goes on. What waits when the thread becomes free is answered in one call; each history is
+    extended from what was kept of it (see `CachedScoring`).
 
     Args:
         q_model: What to score with.
         renderer: Chat template, tokenizer and context limit, as in training.
+        cache_gb: Most memory (1e9 bytes) for keys and values of histories; 0 keeps nothing.
     """
 
-    def __init__(self, q_model: QModel, renderer: SequenceRenderer) -> None:
+    def __init__(
+        self, q_model: QModel, renderer: SequenceRenderer, *, cache_gb: float = DEFAULT_CACHE_GB
+    ) -> None:
         self._q_model = q_model
         self._renderer = renderer
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="q-scorer")
+        self._waiting: deque[_Request] = deque()
+        self._cached = CachedScoring(q_model, max_bytes=int(cache_gb * 1e9))
 
     @property
     def counts(self) -> RenderingCounts:
@@ -41,15 +58,49 @@ class QScorer:
         """
         if not candidates:
             return []
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._thread, self._score, history, candidates)
+        request = _Request(history, candidates, Future())
+        self._waiting.append(request)
+        self._thread.submit(self._answer_waiting)
+        return await asyncio.wrap_future(request.answer)
 
-    def _score(self, history: History, candidates: Sequence[str]) -> list[float]:
-        sequences = self._renderer.render(history, candidates)
+    def _answer_waiting(self) -> None:
+        """Answer everything that waits; what an earlier call has answered is gone already."""
+        requests = []
+        while self._waiting:
+            request = self._waiting.popleft()
+            if request.answer.set_running_or_notify_cancel():
+                requests.append(request)
+        rendered = [(request, found) for request in requests if (found := self._render(request))]
+        if not rendered:
+            return
+        try:
+            scores = self._score([sequences for _, sequences in rendered])
+        except BaseException as error:  # handed to those who asked
+            for request, _ in rendered:
+                request.answer.set_exception(error)
+            return
+        for (request, _), values in zip(rendered, scores, strict=True):
+            request.answer.set_result(values)
+
+    def _render(self, request: _Request) -> list[TokenSequence]:
+        """Return the token ids of a request; an error is its answer and gives an empty list."""
+        try:
+            return self._renderer.render(request.history, request.candidates)
+        except Exception as error:
+            request.answer.set_exception(error)
+            return []
+
+    def _score(self, asked: list[list[TokenSequence]]) -> list[list[float]]:
+        # Grad mode belongs to a thread, so it is set here and not by the caller.
+        with torch.inference_mode():
+            if self._cached.is_possible:
+                return self._cached.score(asked)
+            return [self._score_whole(sequences) for sequences in asked]
+
+    def _score_whole(self, sequences: list[TokenSequence]) -> list[float]:
+        """Score with nothing kept, for models whose attention is not ours."""
         shares = self._q_model.backbone.shares_prefixes
         rows = [sequences] if shares else [[sequence] for sequence in sequences]
         batch = collate_sequences(rows).to(self._q_model.backbone.language_model.device)
-        # Grad mode belongs to a thread, so it is set here and not by the caller.
-        with torch.inference_mode():
-            values: list[float] = self._q_model(batch).tolist()
+        values: list[float] = self._q_model(batch).tolist()
         return values

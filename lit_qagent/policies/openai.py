@@ -116,7 +116,8 @@ class OpenAIPolicy(Policy):
         if not self.structured_outputs:
             raise ConfigError(
                 "OpenAIPolicy was given a constraint, but structured_outputs is false; set it "
-                "true if the server is vLLM's, else set prompt.constrain false"
+                "true if the server is vLLM's, else wrap the policy in RepromptPolicy or set "
+                "prompt.constrain false"
             )
         if constraint.choices:
             body["structured_outputs"] = {"choice": list(constraint.choices)}

@@ -1,22 +1,18 @@
 """A call of a chat-completions endpoint that survives what servers do: limits, faults, silence."""
 
 import asyncio
-import email.utils
 import os
-import random
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 import httpx
 
+from lit_qagent.core.backoff import retry_after_s, wait_s
 from lit_qagent.core.errors import ConfigError, ContextOverflow, PolicyFailure
 
 _RETRIED = frozenset({408, 409, 429})
 _OVERFLOW_SIGNS = ("maximum context length", "context_length_exceeded")
-_FIRST_WAIT_S = 0.5
-_LONGEST_WAIT_S = 30.0
 _LONGEST_RETRY_AFTER_S = 120.0
 _SHOWN_CHARACTERS = 300
 
@@ -113,7 +109,11 @@ class ChatEndpoint:
                         f"{fault}; check the server, or raise timeout_s or max_retries"
                     ) from fault
                 self.num_retries += 1
-                await asyncio.sleep(_wait_s(attempt, fault.wait_s))
+                await asyncio.sleep(
+                    wait_s(attempt)
+                    if fault.wait_s is None
+                    else min(fault.wait_s, _LONGEST_RETRY_AFTER_S)
+                )
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     async def close(self) -> None:
@@ -153,7 +153,7 @@ class ChatEndpoint:
         status = response.status_code
         shown = f"HTTP {status}: {text[:_SHOWN_CHARACTERS]}"
         if status in _RETRIED or status >= 500:
-            return _Fault(shown, _retry_after_s(response.headers.get("Retry-After")))
+            return _Fault(shown, retry_after_s(response.headers.get("Retry-After")))
         if any(sign in text for sign in _OVERFLOW_SIGNS):
             return ContextOverflow(f"{self.spec.base_url} finds the prompt too long ({shown})")
         if status in (401, 403):
@@ -178,26 +178,3 @@ def _read_body(response: httpx.Response) -> dict[str, Any]:
     if not choices:
         raise _Fault("an answer without choices")
     return dict(body)
-
-
-def _wait_s(attempt: int, wished_s: float | None) -> float:
-    """Return how long to wait before the next attempt, in seconds."""
-    if wished_s is not None:
-        return min(wished_s, _LONGEST_RETRY_AFTER_S)
-    longest = min(_FIRST_WAIT_S * 2**attempt, _LONGEST_WAIT_S)
-    return random.uniform(longest / 2, longest)
-
-
-def _retry_after_s(value: str | None) -> float | None:
-    """Return the seconds that a Retry-After header asks for: a number or a date."""
-    if value is None:
-        return None
-    try:
-        return max(0.0, float(value))
-    except ValueError:
-        pass
-    try:
-        moment = email.utils.parsedate_to_datetime(value)
-    except ValueError:
-        return None
-    return max(0.0, (moment - datetime.now(UTC)).total_seconds())

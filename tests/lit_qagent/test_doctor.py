@@ -58,6 +58,16 @@ def test_missing_java_names_the_package(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert "default-jre-headless" in finding.text
 
 
+def test_text_games_are_named_with_what_they_need(monkeypatch: pytest.MonkeyPatch) -> None:
+    _install(monkeypatch, textworld_express="1.1.0")
+    finding = doctor.check_text_games()
+    assert finding.state == "ok"
+    assert finding.text.startswith("TextWorldExpress 1.1.0; without ScienceWorld (pip install")
+    assert "ALFWorld (pip install alfworld, its data by alfworld-download)" in finding.text
+    _install(monkeypatch)
+    assert doctor.check_text_games().state == "optional"
+
+
 def test_the_doctor_fails_when_the_quickstart_could_not_run(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,4 +1,4 @@
-"""HotPotQA on a local docstore."""
+"""HotPotQA on a local docstore or live Wikipedia."""
 
 from lit_qagent.environments.hotpotqa.environment import HotPotQA
 

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
-from lit_qagent.environments.docstore import Docstore, Page
+from lit_qagent.environments.docstore import Page, PageSource
 from lit_qagent.environments.hotpotqa.answers import normalize_answer
 from lit_qagent.environments.text_index import STOP_WORDS
 
@@ -26,10 +26,12 @@ _LEADING_WORDS = STOP_WORDS | {
 }
 _MAX_LOOKUPS = 2
 _MIN_LOOKUP_LETTERS = 4
+_MAX_LETTERS = 100
+_MAX_QUESTION_LETTERS = 300
 
 
 def list_candidates(
-    question: str, pages: Sequence[Page], similar: Sequence[str], docstore: Docstore, limit: int
+    question: str, pages: Sequence[Page], similar: Sequence[str], docstore: PageSource, limit: int
 ) -> tuple[str, ...]:
     """Return commands worth trying, in a fixed order.
 
@@ -69,19 +71,20 @@ def name_spans(text: str) -> list[str]:
 
 
 def _searches(
-    question: str, pages: Sequence[Page], similar: Sequence[str], docstore: Docstore
+    question: str, pages: Sequence[Page], similar: Sequence[str], docstore: PageSource
 ) -> Iterator[str]:
     sources = [*similar]
     if pages:
         sources += docstore.titles_in(" ".join(pages[-1].sentences))
     sources += [*docstore.titles_in(question), *name_spans(question)]
     opened = {page.title for page in pages}
-    for title in dict.fromkeys(sources):
-        if title not in opened:
-            yield f"Search[{title}]"
+    titles = [title for title in sources if len(title) <= _MAX_LETTERS]
     if not pages:
         # A question without a name still has a next step: its closest titles.
-        yield f"Search[{question.rstrip('?')}]"
+        titles.append(question[:_MAX_QUESTION_LETTERS].rstrip("? ") or "?")
+    for title in dict.fromkeys(titles):
+        if title not in opened:
+            yield f"Search[{title}]"
 
 
 def _answers(question: str, pages: Sequence[Page]) -> Iterator[str]:
@@ -111,7 +114,7 @@ def _distinct(spans: Iterable[str]) -> Iterator[str]:
     seen: set[str] = set()
     for span in spans:
         key = normalize_answer(span)
-        if key and key not in seen:
+        if key and key not in seen and len(span) <= _MAX_LETTERS:
             seen.add(key)
             yield span
 
@@ -125,6 +128,8 @@ def _lookups(question: str, pages: Sequence[Page]) -> list[str]:
     useful = [
         word
         for word in words
-        if len(word) >= _MIN_LOOKUP_LETTERS and word not in _LEADING_WORDS and word in hidden
+        if _MIN_LOOKUP_LETTERS <= len(word) <= _MAX_LETTERS
+        and word not in _LEADING_WORDS
+        and word in hidden
     ]
     return [f"Lookup[{word}]" for word in useful[:_MAX_LOOKUPS]]

@@ -48,6 +48,20 @@ EXAMPLE_DOCSTORE = Docstore(
                 "The company was founded in 1851.",
             ),
         ),
+        Page(
+            title="Aske Bridge",
+            sentences=(
+                "Aske Bridge is a stone bridge over the river Aske.",
+                "It was designed by Tove Marsden and opened in 1911.",
+            ),
+        ),
+        Page(
+            title="Lindal Viaduct (railway)",
+            sentences=(
+                "The Lindal Viaduct carries a railway over the Lindal valley.",
+                "Its engineer was Tove Marsden.",
+            ),
+        ),
     )
 )
 
@@ -82,6 +96,24 @@ EXAMPLES = (
             "Thought: It opened in 1874. Now the glassworks.\nAction: Search[Oster Glassworks]",
             "Thought: 1851 is before 1874, so the glassworks are older.\n"
             "Action: Finish[Oster Glassworks]",
+        ),
+    ),
+    Example(
+        task=Task(
+            task_id="example-yes-no",
+            instruction="Were Aske Bridge and the Lindal Viaduct designed by the same person?",
+            split="example",
+            data={"answer": "yes"},
+        ),
+        actions=(
+            "Thought: I look for the designer of each, first of the bridge.\n"
+            "Action: Search[Aske Bridge]",
+            "Thought: Tove Marsden designed the bridge. Now the viaduct.\n"
+            "Action: Search[Lindal Viaduct]",
+            "Thought: No page has that title, but a similar one must be it.\n"
+            "Action: Search[Lindal Viaduct (railway)]",
+            "Thought: Its engineer was Tove Marsden too, so the answer is yes.\n"
+            "Action: Finish[yes]",
         ),
     ),
 )

@@ -1,4 +1,4 @@
-"""Reads questions and their pages from files in the official HotPotQA distractor form."""
+"""Reads questions and their pages: official JSON files, Parquet, saved or hub datasets."""
 
 import hashlib
 import json
@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from lit_qagent.core.errors import DataError
+from lit_qagent.core.text import clean_line
 from lit_qagent.environments.docstore import Page
+from lit_qagent.environments.hotpotqa.rows import is_dataset, read_rows
 
 SOURCE = (
     "get hotpot_train_v1.1.json or hotpot_dev_distractor_v1.json from https://hotpotqa.github.io"
@@ -44,58 +46,104 @@ class QuestionFile:
     sha256: str
 
 
-def read_questions(path: Path) -> QuestionFile:
-    """Read a file.
+def read_questions(source: str, *, needs_pages: bool = True) -> QuestionFile:
+    """Read questions.
+
+    Args:
+        source: A JSON file in the official distractor or fullwiki form, or what `read_rows` reads.
+        needs_pages: Refuse a question without context.
 
     Raises:
-        DataError: The file is missing, empty, not JSON or not in the official form.
+        DataError: The source is missing, empty, damaged or not in the official form.
     """
+    if is_dataset(source):
+        rows = read_rows(source)
+        content = json.dumps(rows, sort_keys=True, default=str).encode()
+    else:
+        content = _read_bytes(Path(source))
+        rows = _read_json(content, source)
+    if not rows:
+        raise DataError(f"HotPotQA file {source} holds no questions; {SOURCE}")
+    questions = tuple(
+        _parse(record, f"HotPotQA file {source}, record {number}", needs_pages=needs_pages)
+        for number, record in enumerate(rows)
+    )
+    _refuse_repeats(questions, source)
+    return QuestionFile(questions=questions, sha256=hashlib.sha256(content).hexdigest())
+
+
+def _read_bytes(path: Path) -> bytes:
     try:
         content = path.read_bytes()
     except OSError as error:
         raise DataError(f"cannot read HotPotQA file {path}: {error.strerror}; {SOURCE}") from error
     if not content.strip():
         raise DataError(f"HotPotQA file {path} is empty; {SOURCE}")
+    return content
+
+
+def _read_json(content: bytes, source: str) -> list[Any]:
     try:
         records = json.loads(content)
-    except ValueError as error:
-        raise DataError(f"HotPotQA file {path} is not valid JSON ({error}); {SOURCE}") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"HotPotQA file {source} is not valid JSON ({error}); {SOURCE}") from error
     if not isinstance(records, list):
         raise DataError(
-            f"HotPotQA file {path} holds a JSON {type(records).__name__}, "
+            f"HotPotQA file {source} holds a JSON {type(records).__name__}, "
             f"expected an array of questions; {SOURCE}"
         )
-    if not records:
-        raise DataError(f"HotPotQA file {path} holds no questions; {SOURCE}")
-    questions = tuple(_parse(record, path, number) for number, record in enumerate(records))
-    return QuestionFile(questions=questions, sha256=hashlib.sha256(content).hexdigest())
+    return records
 
 
-def _parse(record: object, path: Path, number: int) -> Question:
-    where = f"HotPotQA file {path}, record {number}"
+def _refuse_repeats(questions: tuple[Question, ...], source: str) -> None:
+    first: dict[str, int] = {}
+    for number, question in enumerate(questions):
+        if question.question_id in first:
+            raise DataError(
+                f"HotPotQA file {source}, record {number}: _id {question.question_id!r} is also "
+                f"that of record {first[question.question_id]}; ids are unique"
+            )
+        first[question.question_id] = number
+
+
+def _parse(record: object, where: str, *, needs_pages: bool) -> Question:
     if not isinstance(record, Mapping):
         raise DataError(f"{where}: expected an object, got {type(record).__name__}; {SOURCE}")
-    if record.get("_id"):
-        where += f" (_id {record['_id']!r})"
+    id_key = "id" if "id" in record and "_id" not in record else "_id"
+    if record.get(id_key):
+        where += f" ({id_key} {record[id_key]!r})"
+    context = record.get("context")
+    pages = _parse_context(context, where) if needs_pages or context else ()
     return Question(
-        question_id=_text(record, "_id", where),
+        question_id=_text(record, id_key, where),
         question=_text(record, "question", where),
         answer=_text(record, "answer", where),
         kind=_text(record, "type", where),
         level=_text(record, "level", where),
-        pages=_parse_context(record.get("context"), where),
+        pages=pages,
     )
 
 
 def _text(record: Mapping[str, Any], key: str, where: str) -> str:
     value = record.get(key)
-    if not isinstance(value, str) or not value.strip():
+    text = clean_line(value) if isinstance(value, str) else ""
+    if not text:
         note = " (the official test files have none)" if key == "answer" else ""
-        raise DataError(f"{where}: {key!r} must be text, got {value!r}{note}; {SOURCE}")
-    return value.strip()
+        raise DataError(f"{where}: {key!r} must be text, got {value!r:.80}{note}; {SOURCE}")
+    return text
 
 
 def _parse_context(context: object, where: str) -> tuple[Page, ...]:
+    """Read ``[[title, sentences], ...]`` or the hub's ``{title: [...], sentences: [...]}``."""
+    if isinstance(context, Mapping):
+        columns = (context.get("title"), context.get("sentences"))
+        titles, texts = (column if isinstance(column, list) else [] for column in columns)
+        if len(titles) != len(texts):
+            raise DataError(
+                f"{where}: 'context' has {len(titles)} titles and {len(texts)} lists of "
+                f"sentences, expected as many; {SOURCE}"
+            )
+        context = [list(pair) for pair in zip(titles, texts, strict=True)]
     if not isinstance(context, list) or not context:
         raise DataError(f"{where}: 'context' must list [title, sentences] pairs; {SOURCE}")
     pages = []
@@ -106,8 +154,8 @@ def _parse_context(context: object, where: str) -> tuple[Page, ...]:
                 f"got {str(entry)[:80]!r}; {SOURCE}"
             )
         title, sentences = entry
-        kept = tuple(sentence.strip() for sentence in sentences if sentence.strip())
-        pages.append(Page(title=title, sentences=kept))
+        kept = tuple(filter(None, map(clean_line, sentences)))
+        pages.append(Page(title=clean_line(title), sentences=kept))
     return tuple(pages)
 
 

@@ -1,6 +1,6 @@
 """Solved episodes, played by rule with the goal in view: examples for prompts, proof for tests."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 
@@ -8,10 +8,11 @@ from lit_qagent.core.records import Task, Trajectory
 from lit_qagent.core.seeds import derive_seed
 from lit_qagent.environments.base import Environment
 from lit_qagent.environments.splits import SplitSizes
-from lit_qagent.environments.webshop.catalog import CatalogSpec
+from lit_qagent.environments.webshop.catalog import CatalogSpec, generate_catalog
 from lit_qagent.environments.webshop.engine import BUY, NEXT, PageSpec
 from lit_qagent.environments.webshop.environment import WebShop
-from lit_qagent.environments.webshop.goals import Goal
+from lit_qagent.environments.webshop.files_world import WebShopFiles
+from lit_qagent.environments.webshop.goals import Goal, draw_goals
 from lit_qagent.environments.webshop.queries import list_queries
 
 _NUM_EXAMPLES = 2
@@ -51,6 +52,17 @@ def solved_examples(catalog: CatalogSpec, pages: PageSpec) -> Sequence[Trajector
     return tuple(solve(world, task) for task in world.tasks("train"))
 
 
+def solved_in(world: WebShopFiles) -> Sequence[Trajectory]:
+    """Return solved tasks of a small generated catalogue, on the pages of another shop world."""
+    spec = CatalogSpec(num_products=_NUM_PRODUCTS, seed=derive_seed("webshop", "examples"))
+    products = generate_catalog(spec)
+    sizes = SplitSizes(train=_NUM_EXAMPLES, valid=0, test=0)
+    twin = world.with_products(products)
+    twin.max_steps = _MAX_STEPS
+    tasks = draw_goals(products, sizes, spec, hidden_attributes=False)["train"]
+    return tuple(solve(twin, task) for task in tasks)
+
+
 def _plan(branch: Environment, goal: Goal) -> Iterator[str]:
     query = _best_query(branch, goal)
     yield _message(f"I search for {query}.", f"search[{query}]")
@@ -60,7 +72,8 @@ def _plan(branch: Environment, goal: Goal) -> Iterator[str]:
         f"{goal.asin} has what I need and costs less than {goal.price_upper:.2f}.",
         f"click[{goal.asin}]",
     )
-    for kind, value in goal.options.items():
+    options = goal.options if isinstance(goal.options, Mapping) else {}
+    for kind, value in options.items():
         yield _message(f"The {kind} should be {value}.", f"click[{value}]")
     yield _message("Everything is chosen, so I buy.", f"click[{BUY}]")
 

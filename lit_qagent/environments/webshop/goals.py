@@ -29,7 +29,7 @@ class Goal:
         query: Its query.
         product_category: Its category path.
         attributes: Attributes asked for.
-        options: Option kind to the value asked for.
+        options: Option kind to the value asked for; only the values where kinds are not known.
         price_upper: Most the customer pays, in dollars.
         instruction: All of it in words.
     """
@@ -39,14 +39,17 @@ class Goal:
     query: str
     product_category: str
     attributes: tuple[str, ...]
-    options: Mapping[str, str]
+    options: Mapping[str, str] | tuple[str, ...]
     price_upper: float
     instruction: str
 
     @classmethod
     def from_task(cls, task: Task) -> Self:
         """Read the goal back from a task's data."""
-        data = dict(task.data)
+        data = {name: task.data[name] for name in cls.__slots__}
+        options = data["options"]
+        if not isinstance(options, Mapping):
+            data["options"] = tuple(options)
         return cls(**{**data, "attributes": tuple(data["attributes"])})
 
     def to_task(self, split: str) -> Task:

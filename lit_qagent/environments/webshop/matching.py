@@ -2,6 +2,8 @@
 
 import re
 
+# As in thefuzz: Latin-1 letters beyond ASCII are dropped before words are split, others are kept.
+_LATIN_1 = dict.fromkeys(range(128, 256))
 _NOT_WORD = re.compile(r"[\W_]+")
 
 
@@ -17,35 +19,51 @@ def token_set_ratio(left: str, right: str) -> int:
         >>> token_set_ratio("red", "blue")
         29
     """
-    left_words = set(_NOT_WORD.sub(" ", left).lower().split())
-    right_words = set(_NOT_WORD.sub(" ", right).lower().split())
+    left_words, right_words = _words(left), _words(right)
     if not left_words or not right_words:
         return 0
     shared = left_words & right_words
-    if shared and (left_words == shared or right_words == shared):
+    left_own = " ".join(sorted(left_words - shared))
+    right_own = " ".join(sorted(right_words - shared))
+    if shared and not (left_own and right_own):
         return 100
-    base = " ".join(sorted(shared))
-    left_text = " ".join([base, *sorted(left_words - shared)]).strip()
-    right_text = " ".join([base, *sorted(right_words - shared)]).strip()
-    best = _ratio(left_text, right_text)
+    base = len(" ".join(shared))
+    gap = 1 if shared else 0
+    left_length, right_length = base + gap + len(left_own), base + gap + len(right_own)
+    different = len(left_own) + len(right_own) - 2 * _common_length(left_own, right_own)
+    best = _ratio(different, left_length + right_length)
     if shared:
-        best = max(best, _ratio(base, left_text), _ratio(base, right_text))
-    return round(100 * best)
+        best = max(
+            best,
+            _ratio(gap + len(left_own), base + left_length),
+            _ratio(gap + len(right_own), base + right_length),
+        )
+    return round(best)
 
 
-def _ratio(left: str, right: str) -> float:
-    """Return twice the longest common subsequence over the summed lengths, in [0, 1]."""
-    return 2 * _common_length(left, right) / (len(left) + len(right))
+def _words(text: str) -> set[str]:
+    if not text.isascii():
+        # Letter by letter, as thefuzz does: no letter becomes two, and no sigma is a final one.
+        text = "".join(letter.lower()[0] for letter in text.translate(_LATIN_1))
+    return set(_NOT_WORD.sub(" ", text.lower()).split())
+
+
+def _ratio(different: int, total: int) -> float:
+    """Return the share of letters that need no change, in percent; written so as to round alike."""
+    return 100.0 - 100.0 * different / total
 
 
 def _common_length(left: str, right: str) -> int:
-    previous = [0] * (len(right) + 1)
-    for letter in left:
-        current = [0]
-        for column, other in enumerate(right):
-            if letter == other:
-                current.append(previous[column] + 1)
-            else:
-                current.append(max(previous[column + 1], current[column]))
-        previous = current
-    return previous[-1]
+    """Return the length of the longest common subsequence, a bit per letter of ``left``.
+
+    See Hyyro, "Bit-parallel LCS-length computation revisited" (AWOCA 2004).
+    """
+    places: dict[str, int] = {}
+    for index, letter in enumerate(left):
+        places[letter] = places.get(letter, 0) | 1 << index
+    full = (1 << len(left)) - 1
+    unmatched = full
+    for letter in right:
+        matched = unmatched & places.get(letter, 0)
+        unmatched = (unmatched + matched | unmatched - matched) & full
+    return len(left) - unmatched.bit_count()

@@ -44,7 +44,7 @@ def _compact(shop: Shop, state: ShopState) -> str:
         return _compact_results(shop, state)
     if state.page == "end":
         return "Order placed."
-    product = shop.product(state.asin)
+    product = shop.product(state.position)
     if state.page == "subpage":
         return render_subpage(product, state.subpage)
     lines = [f"{product.title}, {product.price_tag}"]
@@ -76,7 +76,7 @@ def _text(shop: Shop, state: ShopState, instruction: str) -> list[str]:
     lead = ["Instruction:", instruction, *(name for name in (BACK,) if name in shown)]
     if state.page == "results":
         return lead + _text_results(shop, state)
-    product = shop.product(state.asin)
+    product = shop.product(state.position)
     if state.page == "subpage":
         return [*lead, PREVIOUS, render_subpage(product, state.subpage)]
     parts = [*lead, *(name for name in (PREVIOUS,) if name in shown)]

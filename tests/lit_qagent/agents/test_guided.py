@@ -179,7 +179,7 @@ def test_adaptive_costs_one_environment_step_per_decision_and_less_where_q_is_su
     assert episode.extra_steps == 0
     sampled = [len(decision.proposed.proposals) for decision in episode.decisions]
     assert min(sampled) < max(sampled) <= 8
-    assert episode.usage.requests == sum(d.proposed.num_requests for d in episode.decisions)
+    assert episode.usage.requests == sum(d.proposed.num_batches for d in episode.decisions)
 
 
 def test_the_oracle_finds_what_the_world_rewards_and_counts_every_step() -> None:

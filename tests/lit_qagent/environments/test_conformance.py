@@ -2,6 +2,7 @@
 
 import copy
 import random
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -103,6 +104,23 @@ class SharedPicks(ToyWorld):
             picks.append(self._state[-1])
         self._state = picks
         return outcome
+
+
+class ThreadBound(ToyWorld):
+    """Says that it waits, but answers only the thread it was made in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._home = threading.get_ident()
+
+    @property
+    def blocks(self) -> bool:
+        return True
+
+    def _act(self, command: str) -> Outcome:
+        if threading.get_ident() != self._home:
+            return Outcome(observation=Observation(text="Who are you?"), valid=False)
+        return super()._act(command)
 
 
 class ForgetfulReset(ToyWorld):
@@ -233,6 +251,7 @@ class Hopeless(ToyWorld):
         (Gullible, "counts as valid"),
         (Endless, "a step after the end must raise EnvironmentFailure"),
         (Moody, "replaying"),
+        (ThreadBound, "in a thread gave"),
         (Twins, "two tasks with one task_id"),
         (Hopeless, "example 'half' is not solved"),
     ],

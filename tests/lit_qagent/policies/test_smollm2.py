@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from lit_qagent.core.errors import ModelError
+from lit_qagent.core.folders import cache_folder
 from lit_qagent.policies import smollm2
 from lit_qagent.policies.smollm2 import find_damage, small_model_folder
 
@@ -69,7 +70,7 @@ def test_those_who_ask_at_once_share_one_conversion(conversions: list[Path]) -> 
 
     def ask() -> None:
         # Around the memory of this process, as separate processes would.
-        folders.append(smollm2._small_model_folder.__wrapped__(smollm2.cache_folder()))
+        folders.append(smollm2._small_model_folder.__wrapped__(cache_folder()))
 
     threads = [threading.Thread(target=ask) for _ in range(4)]
     for thread in threads:
@@ -92,7 +93,7 @@ def test_an_interrupted_conversion_leaves_nothing_that_looks_finished(
         patch.setattr(smollm2, "_convert", interrupted)
         with pytest.raises(KeyboardInterrupt):
             small_model_folder()
-    assert not list(smollm2.cache_folder().glob("*/config.json"))
+    assert not list(cache_folder().glob("*/config.json"))
     assert (small_model_folder() / "config.json").is_file()
 
 

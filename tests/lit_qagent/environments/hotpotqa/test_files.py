@@ -8,7 +8,7 @@ from tests.lit_qagent.environments.hotpotqa.question_files import make_record, w
 
 
 def test_records_are_read(tmp_path: Path) -> None:
-    path = Path(write_questions(tmp_path / "q.json", [make_record(7)]))
+    path = write_questions(tmp_path / "q.json", [make_record(7)])
     [question] = read_questions(path).questions
     assert (question.question_id, question.answer, question.kind) == ("q7", "Ines Brandt", "bridge")
     assert question.pages[0].title == "Aske River"
@@ -17,14 +17,14 @@ def test_records_are_read(tmp_path: Path) -> None:
 
 def test_the_hash_depends_on_the_content(tmp_path: Path) -> None:
     files = [write_questions(tmp_path / f"{n}.json", [make_record(n)]) for n in (1, 2)]
-    first, second = (read_questions(Path(file)).sha256 for file in files)
+    first, second = (read_questions(file).sha256 for file in files)
     assert first != second
     assert len(first) == 64
 
 
 def test_a_missing_file_says_where_to_get_it(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"gone\.json: No such file.*hotpotqa\.github\.io"):
-        read_questions(tmp_path / "gone.json")
+        read_questions(str(tmp_path / "gone.json"))
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def test_a_file_that_is_no_question_file(tmp_path: Path, content: bytes, message
     path = tmp_path / "bad.json"
     path.write_bytes(content)
     with pytest.raises(DataError, match=rf"bad\.json.*{message}.*https://hotpotqa\.github\.io"):
-        read_questions(path)
+        read_questions(str(path))
 
 
 @pytest.mark.parametrize(
@@ -62,4 +62,4 @@ def test_a_record_of_another_form_is_named(
 ) -> None:
     path = write_questions(tmp_path / "q.json", [make_record(1), make_record(2, **changes)])
     with pytest.raises(DataError, match=rf"q\.json, record 1 \(_id 'q2'\): {message}"):
-        read_questions(Path(path))
+        read_questions(path)

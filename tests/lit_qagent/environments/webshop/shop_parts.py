@@ -1,7 +1,9 @@
 """Two products and a goal by hand."""
 
+import random
 from typing import Any
 
+from lit_qagent.core.records import Observation
 from lit_qagent.environments.webshop.catalog import Product
 from lit_qagent.environments.webshop.goals import Goal
 
@@ -47,3 +49,10 @@ def make_goal(**changes: object) -> Goal:
     }
     values.update(changes)
     return Goal(**values)
+
+
+def shop_commands(observation: Observation, rng: random.Random) -> str:
+    """Draw a click, or a query on the search page."""
+    if observation.admissible:
+        return rng.choice(observation.admissible)
+    return f"search[{rng.choice(['shirt', 'red lamp', 'steel kettle', 'zebra'])}]"

@@ -1,0 +1,1 @@
+"""Third-party text games as worlds: TextWorldExpress, TextWorld's cooking games, ScienceWorld."""

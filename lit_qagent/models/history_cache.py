@@ -1,0 +1,131 @@
+"""Keys and values of scored histories, kept so that an episode never computes a token twice."""
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from lit_qagent.data.packing import PackedRow
+from lit_qagent.data.rendering import TokenSequence
+from lit_qagent.models.cached_attention import LayerMemory
+
+_Ids = np.ndarray[tuple[int], np.dtype[np.int64]]
+
+
+class KeptHistory(NamedTuple):
+    """The longest kept beginning of a prompt.
+
+    Attributes:
+        num_tokens: Its length; below that of the prompt.
+        memories: Name of the pass -> its keys and values; empty ones if nothing is kept.
+    """
+
+    num_tokens: int
+    memories: dict[str, LayerMemory]
+
+
+@dataclass(kw_only=True, slots=True)
+class _Entry:
+    """One scored history with its candidates, any of which may be executed next."""
+
+    prompt: _Ids
+    sequences: list[_Ids]
+    paths: list[list[int]]
+    memories: Mapping[str, LayerMemory]
+    num_bytes: int
+
+    def match(self, prompt: _Ids) -> tuple[int, int]:
+        """Return the longest beginning shared with a prompt, and the sequence that has it."""
+        shared = _common_prefix(self.prompt, prompt)
+        if shared < len(self.prompt):
+            return shared, 0
+        lengths = [_common_prefix(sequence, prompt) for sequence in self.sequences]
+        best = int(np.argmax(lengths))
+        return lengths[best], best
+
+
+class HistoryCache:
+    """The histories used last, up to a number of bytes.
+
+    Args:
+        max_bytes: Most memory for keys and values; the one used longest ago goes first.
+        passes: Names of the passes a history is kept for.
+    """
+
+    def __init__(self, max_bytes: int, passes: Sequence[str]) -> None:
+        self.max_bytes = max_bytes
+        self.num_bytes = 0
+        self._passes = tuple(passes)
+        self._entries: OrderedDict[int, _Entry] = OrderedDict()
+        self._next_key = 0
+
+    def __len__(self) -> int:
+        """Return the number of histories."""
+        return len(self._entries)
+
+    def clear(self) -> None:
+        """Forget everything, as after a change of the weights."""
+        self._entries.clear()
+        self.num_bytes = 0
+
+    def find(self, prompt_ids: Sequence[int]) -> KeptHistory:
+        """Return the longest kept beginning of a prompt, without its last token.
+
+        The last token has to be computed in any case: the first action token is read off it. A
+        history that has gone on through one of its candidates is replaced by what goes on, so an
+        episode takes up one place.
+        """
+        prompt = np.asarray(prompt_ids[:-1], dtype=np.int64)
+        best_length, best_key, best_sequence = 0, -1, 0
+        for key, entry in self._entries.items():
+            length, sequence = entry.match(prompt)
+            if length > best_length:
+                best_length, best_key, best_sequence = length, key, sequence
+        if not best_length:
+            return KeptHistory(0, {name: LayerMemory() for name in self._passes})
+        entry = self._entries[best_key]
+        nodes = torch.tensor(entry.paths[best_sequence][:best_length])
+        kept = {name: memory.select(nodes) for name, memory in entry.memories.items()}
+        if best_length > len(entry.prompt):
+            self._forget(best_key)
+        else:
+            self._entries.move_to_end(best_key)
+        return KeptHistory(best_length, kept)
+
+    def store(
+        self,
+        sequences: Sequence[TokenSequence],
+        row: PackedRow,
+        memories: Mapping[str, LayerMemory],
+    ) -> None:
+        """Keep a history and its candidates.
+
+        Args:
+            sequences: The history's prompt with each candidate.
+            row: Their prefix trie.
+            memories: Keys and values of all its nodes, for each pass.
+        """
+        entry = _Entry(
+            prompt=np.asarray(sequences[0].prompt_ids, dtype=np.int64),
+            sequences=[np.asarray(s.prompt_ids + s.action_ids, dtype=np.int64) for s in sequences],
+            paths=row.paths,
+            memories=memories,
+            num_bytes=sum(memory.num_bytes for memory in memories.values()),
+        )
+        self._entries[self._next_key] = entry
+        self._next_key += 1
+        self.num_bytes += entry.num_bytes
+        while self.num_bytes > self.max_bytes and self._entries:
+            self._forget(next(iter(self._entries)))
+
+    def _forget(self, key: int) -> None:
+        self.num_bytes -= self._entries.pop(key).num_bytes
+
+
+def _common_prefix(left: _Ids, right: _Ids) -> int:
+    length = min(len(left), len(right))
+    differing = left[:length] != right[:length]
+    return int(differing.argmax()) if differing.any() else length
