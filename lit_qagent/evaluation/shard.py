@@ -77,11 +77,17 @@ class EpisodeShard:
         return f".rank{self.rank}.jsonl" if self.rank else ".jsonl"
 
     def _claim_folder(self, lineage: Mapping[str, Any]) -> None:
-        """Check that the folder belongs to this run; one where nothing was played is taken over."""
+        """Check that the folder belongs to this run; one where nothing was played is taken over.
+
+        So is one that differs in prices alone: they decide what is reported, not what is played.
+        """
         path = self._folder / MANIFEST_FILE
         settings = self.evaluation.settings(lineage)
-        if path.exists() and not read_episodes(self._folder).episodes:
-            manifest.write_json(path, settings)
+        if path.exists():
+            old = manifest.read(path, RESULTS_FOLDER)
+            only_prices = not manifest.differences(_unpriced(old), _unpriced(settings))
+            if only_prices or not read_episodes(self._folder).episodes:
+                manifest.write_json(path, settings)
         manifest.claim(path, settings, RESULTS_FOLDER)
 
     def _play_missing(
@@ -169,6 +175,10 @@ class Session:
     def count(self, episode: PlayedEpisode) -> None:
         """Count one more episode."""
         self._played.append(episode.failure is not None)
+
+
+def _unpriced(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in settings.items() if key != "prices"}
 
 
 def peak_rss_gb() -> float:
