@@ -1,7 +1,9 @@
+import re
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from jsonargparse import ArgumentError
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LightningCLI
@@ -13,7 +15,7 @@ from lit_qagent.environments.toy import ToyWorld
 from lit_qagent.evaluation.cost import Prices
 from lit_qagent.evaluation.shard import EpisodeShard
 from lit_qagent.evaluation.tasks import EpisodeDataModule
-from tests.toy_players import WordPolicy
+from tests.toy_players import WordPolicy, WordScorer
 
 CONFIG = """
 data:
@@ -48,10 +50,11 @@ class EmptyModule(LightningModule):
     pass
 
 
-def parse(folder: Path, *options: str) -> EpisodeDataModule:
+def parse(folder: Path, *options: str, config: Path | None = None) -> EpisodeDataModule:
     """Build the data module as the command line does."""
-    path = folder / "predict.yaml"
-    path.write_text(CONFIG.replace("OUTPUT", str(folder / "out")))
+    path = config or folder / "predict.yaml"
+    if config is None:
+        path.write_text(CONFIG.replace("OUTPUT", str(folder / "out")))
     cli = LightningCLI(
         EmptyModule,
         None,
@@ -88,6 +91,28 @@ def test_a_yaml_file_names_every_part(tmp_path: Path) -> None:
     assert evaluation.tasks.seeds == [0, 1]
     assert evaluation.play.output == tmp_path / "out"
     assert evaluation.controls == ["plain", "random_of_n", "q_adaptive"]
+
+
+def test_the_agents_of_the_readme_can_be_built(tmp_path: Path) -> None:
+    readme = (Path(__file__).parents[3] / "README.md").read_text()
+    given = next(
+        yaml.safe_load(block)
+        for block in re.findall(r"```yaml\n(.*?)```", readme, re.DOTALL)
+        if "oracle_of_n" in block
+    )
+    config = yaml.safe_load(CONFIG)
+    config["data"]["init_args"] |= given
+    (tmp_path / "readme.yaml").write_text(yaml.safe_dump(config))
+
+    evaluation = parse(tmp_path, config=tmp_path / "readme.yaml").evaluation
+
+    assert {name: spec.uses for name, spec in evaluation.agents.items() if spec.uses} == {
+        "q_reflexion": "the success of earlier trials",
+        "best_of_5": "the true reward",
+        "oracle_of_n": "the true reward",
+    }
+    assert len(evaluation.agents) == 9
+    assert len(evaluation.build_agents(WordScorer())) == 9
 
 
 def test_the_command_line_changes_one_value_of_one_agent(tmp_path: Path) -> None:
