@@ -1,12 +1,13 @@
 """Plays one episode: one decision, one environment step, until the end."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from lit_qagent.agents.guided import Decision, GuidedAgent
 from lit_qagent.agents.oracle import TrueReturns
 from lit_qagent.agents.prompts import extend_history, start_history
 from lit_qagent.agents.selection import OracleSelector
+from lit_qagent.core.errors import EnvironmentFailure, PolicyFailure
 from lit_qagent.core.records import History, Task, Trajectory, Usage
 from lit_qagent.core.seeds import derive_seed
 from lit_qagent.environments.base import Environment
@@ -39,6 +40,18 @@ class Episode:
         return sum(decision.proposed.dropped_steps for decision in self.decisions)
 
 
+class EpisodeCut(Exception):
+    """An error of the policy or the world, its cause, has cut an episode.
+
+    Attributes:
+        episode: What was played until then, with its cost.
+    """
+
+    def __init__(self, episode: Episode) -> None:
+        super().__init__(f"cut after {len(episode.decisions)} steps")
+        self.episode = episode
+
+
 async def play_episode(
     agent: GuidedAgent,
     environment: Environment,
@@ -58,32 +71,61 @@ async def play_episode(
         notes: What earlier trials have taught.
 
     Raises:
-        PolicyFailure: The policy gave no answer.
+        EpisodeCut: The policy gave no answer, or the world broke, after the first observation.
     """
     branch = environment.fork()
     branch.reset(task)
-    history = start_history(branch, agent.prompt)
-    decisions: list[Decision] = []
-    usage = Usage()
-    extra_steps = 0
-    while not branch.is_over:
-        decision_seed = derive_seed(seed, task.task_id, len(decisions))
-        oracle = None
-        if isinstance(agent.selector, OracleSelector):
-            oracle = TrueReturns(agent, branch, agent.selector.rollouts, seed=decision_seed)
-        decision = await agent.decide(
-            history, branch.observation, seed=decision_seed, notes=notes, scorer=oracle
+    played = _Played(history=start_history(branch, agent.prompt))
+    try:
+        while not branch.is_over:
+            await _take_step(agent, branch, played, task, seed=seed, notes=notes)
+    except (PolicyFailure, EnvironmentFailure) as error:
+        raise EpisodeCut(played.episode(branch)) from error
+    return played.episode(branch)
+
+
+@dataclass(kw_only=True, slots=True)
+class _Played:
+    """What grows while an episode is played."""
+
+    history: History
+    decisions: list[Decision] = field(default_factory=list)
+    usage: Usage = field(default_factory=Usage)
+    extra_steps: int = 0
+
+    def episode(self, branch: Environment) -> Episode:
+        return Episode(
+            trajectory=branch.trajectory,
+            decisions=tuple(self.decisions),
+            history=self.history,
+            usage=self.usage,
+            extra_steps=self.extra_steps,
         )
-        decision.proposed.count(usage)
+
+
+async def _take_step(
+    agent: GuidedAgent,
+    branch: Environment,
+    played: _Played,
+    task: Task,
+    *,
+    seed: int,
+    notes: Sequence[str],
+) -> None:
+    """Decide and act once."""
+    decision_seed = derive_seed(seed, task.task_id, len(played.decisions))
+    oracle = None
+    if isinstance(agent.selector, OracleSelector):
+        oracle = TrueReturns(agent, branch, agent.selector.rollouts, seed=decision_seed)
+    try:
+        decision = await agent.decide(
+            played.history, branch.observation, seed=decision_seed, notes=notes, scorer=oracle
+        )
+    finally:
         if oracle:
-            usage.add(**oracle.usage.to_dict())
-            extra_steps += oracle.num_steps
-        decisions.append(decision)
-        history = extend_history(history, await branch.act(decision.action))
-    return Episode(
-        trajectory=branch.trajectory,
-        decisions=tuple(decisions),
-        history=history,
-        usage=usage,
-        extra_steps=extra_steps,
-    )
+            played.usage.add(**oracle.usage.to_dict())
+            played.extra_steps += oracle.num_steps
+    decision.proposed.count(played.usage)
+    step = await branch.act(decision.action)
+    played.decisions.append(decision)
+    played.history = extend_history(played.history, step)

@@ -1,11 +1,13 @@
 """How often an agent may try a task, and what it learns from trial to trial."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import ClassVar
 
-from lit_qagent.agents.episode import Episode, play_episode
+from lit_qagent.agents.episode import Episode, EpisodeCut, play_episode
 from lit_qagent.agents.guided import GuidedAgent, propose_actions
-from lit_qagent.core.errors import ConfigError
+from lit_qagent.core.errors import ConfigError, PolicyFailure
 from lit_qagent.core.records import History, Message, Sampling, Task, Usage
 from lit_qagent.core.seeds import derive_seed
 from lit_qagent.environments.base import Environment
@@ -67,7 +69,8 @@ class BestOfTrials(Trials):
         played: list[Episode] = []
         while len(played) < self.num_trials and not (played and played[-1].trajectory.success):
             trial_seed = _trial_seed(seed, len(played))
-            played.append(await play_episode(agent, environment, task, seed=trial_seed))
+            with _costs_of(played, Usage()):
+                played.append(await play_episode(agent, environment, task, seed=trial_seed))
         best = max(played, key=lambda episode: episode.trajectory.reward)
         return _with_all_costs(best, played, Usage())
 
@@ -109,12 +112,16 @@ class Reflexion(Trials):
         while True:
             trial_seed = _trial_seed(seed, len(played))
             shown = notes[-self.num_notes :]
-            played.append(
-                await play_episode(agent, environment, task, seed=trial_seed, notes=shown)
-            )
+            with _costs_of(played, usage):
+                played.append(
+                    await play_episode(agent, environment, task, seed=trial_seed, notes=shown)
+                )
             if played[-1].trajectory.success or len(played) == self.num_trials:
                 return _with_all_costs(played[-1], played, usage)
-            note = await self._reflect(agent, played[-1].history, usage, seed=trial_seed)
+            try:
+                note = await self._reflect(agent, played[-1].history, usage, seed=trial_seed)
+            except PolicyFailure as error:
+                raise EpisodeCut(_with_all_costs(played[-1], played, usage)) from error
             notes += [note] if note else []
 
     async def _reflect(
@@ -149,6 +156,16 @@ class Reflexion(Trials):
 def _trial_seed(seed: int, number: int) -> int:
     """Return a trial's seed; the first one draws as an agent with a single trial does."""
     return derive_seed(seed, "trial", number) if number else seed
+
+
+@contextmanager
+def _costs_of(earlier: list[Episode], usage: Usage) -> Iterator[None]:
+    """Let an episode that is cut bear the cost of the trials before it, too."""
+    try:
+        yield
+    except EpisodeCut as cut:
+        whole = _with_all_costs(cut.episode, [*earlier, cut.episode], usage)
+        raise EpisodeCut(whole) from cut.__cause__
 
 
 def _with_all_costs(chosen: Episode, played: list[Episode], usage: Usage) -> Episode:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lit_qagent.agents.episode import EpisodeCut
 from lit_qagent.agents.guided import GuidedAgent
 from lit_qagent.agents.trials import SingleTrial, Trials
 from lit_qagent.core.errors import EnvironmentFailure, PolicyFailure
@@ -141,7 +142,11 @@ async def _play(
     began = time.monotonic()
     try:
         episode = await trials.play(agent, environment, planned.task, seed=planned.seed)
-    except (PolicyFailure, EnvironmentFailure) as error:
+    except EpisodeCut as cut:
+        spent = time.monotonic() - began
+        cause = cut.__cause__ or cut
+        return PlayedEpisode.failed(planned.key, cause, seconds=spent, episode=cut.episode)
+    except (PolicyFailure, EnvironmentFailure) as error:  # before the first observation
         return PlayedEpisode.failed(planned.key, error, seconds=time.monotonic() - began)
     return PlayedEpisode.finished(planned.key, episode, seconds=time.monotonic() - began)
 

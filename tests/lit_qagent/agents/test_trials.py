@@ -4,13 +4,13 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from lit_qagent.agents.episode import Episode, play_episode
+from lit_qagent.agents.episode import Episode, EpisodeCut, play_episode
 from lit_qagent.agents.guided import GuidedAgent
 from lit_qagent.agents.prompts import PromptSpec
 from lit_qagent.agents.selection import FirstSelector
 from lit_qagent.agents.trials import BestOfTrials, Reflexion, SingleTrial, Trials
-from lit_qagent.core.errors import ConfigError
-from lit_qagent.core.records import Message, Sampling, Step, Task
+from lit_qagent.core.errors import ConfigError, PolicyFailure
+from lit_qagent.core.records import Constraint, Message, Proposal, Sampling, Step, Task
 from lit_qagent.core.seeds import derive_seed
 from lit_qagent.environments.toy import ToyWorld
 from lit_qagent.policies.base import Policy
@@ -124,6 +124,50 @@ def test_reflexion_gives_up_and_shows_only_its_newest_notes() -> None:
     assert (episode.num_trials, len(learner.reflections)) == (4, 3)
     assert "- Lesson 2.\n- Lesson 3." in learner.prompts[-1]
     assert "Lesson 1" not in learner.prompts[-1]
+
+
+class DyingPolicy(WordPolicy):
+    """Answers so many times, then never again."""
+
+    def __init__(self, answers: int) -> None:
+        super().__init__()
+        self.answers = answers
+
+    async def propose(
+        self,
+        messages: Sequence[Message],
+        n: int,
+        sampling: Sampling,
+        *,
+        constraint: Constraint | None = None,
+        seed: int | None = None,
+    ) -> list[Proposal]:
+        if len(self.calls) == self.answers:
+            raise PolicyFailure("no answer")
+        return await super().propose(messages, n, sampling, constraint=constraint, seed=seed)
+
+
+@pytest.mark.parametrize("answers", [0, 2, 5, 8])
+def test_a_cut_episode_keeps_its_steps_and_the_cost_of_earlier_trials(answers: int) -> None:
+    world, policy = CountingWorld(), DyingPolicy(answers)
+
+    with pytest.raises(EpisodeCut) as cut:
+        _play(BestOfTrials(4), policy, world)
+
+    episode = cut.value.episode
+    assert isinstance(cut.value.__cause__, PolicyFailure)
+    # Three steps a trial; what is listed is the trial that was cut.
+    assert len(episode.trajectory.steps) == answers % 3
+    assert episode.extra_steps == answers - answers % 3
+    assert episode.usage.requests == answers == len(world.counts)
+    assert episode.num_trials == answers // 3 + 1
+
+
+def test_a_note_that_is_never_written_cuts_the_episode_with_its_cost() -> None:
+    with pytest.raises(EpisodeCut) as cut:
+        _play(Reflexion(), DyingPolicy(3), CountingWorld())
+
+    assert len(cut.value.episode.trajectory.steps) == cut.value.episode.usage.requests == 3
 
 
 def test_what_they_use_is_said() -> None:

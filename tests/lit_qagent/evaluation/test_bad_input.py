@@ -107,6 +107,9 @@ def test_an_endpoint_that_dies_leaves_its_episodes_and_the_rest_is_played_later(
     failed = [episode for episode in before if episode.failure]
     assert 0 < len(failed) < len(before) == 8
     assert all("PolicyFailure" in (episode.failure or "") for episode in failed)
+    # Five steps an episode: twelve answers are two episodes and two steps of the third.
+    assert [len(episode.steps) for episode in failed] == [2, 0, 0, 0, 0, 0]
+    assert [episode.requests for episode in failed] == [2, 0, 0, 0, 0, 0]
     assert [episode for episode in after if episode.failure] == []
     played = (tmp_path / "trajectories.jsonl").read_bytes().splitlines()
     assert played[: len(kept)] == kept
@@ -175,6 +178,8 @@ def test_a_q_model_whose_context_overflows_fails_its_own_episodes_only(tmp_path:
 
     failed = {episode.agent for episode in episodes if episode.failure}
     assert failed == {"q_guided"}
+    cut = [episode for episode in episodes if episode.failure]
+    assert {(len(episode.steps), episode.requests) for episode in cut} == {(1, 1)}
     outcomes = write_report(tmp_path)["agents"]["q_guided"]["outcomes"]
     assert outcomes["context overflow"] == 8
 
