@@ -46,7 +46,7 @@ class QScorer:
 
     def _score(self, history: History, candidates: Sequence[str]) -> list[float]:
         sequences = self._renderer.render(history, candidates)
-        shares = self._q_model.backbone.shares_prefixes
+        shares = self._q_model.backbone.shares_prefixes(self._renderer.max_length)
         rows = [sequences] if shares else [[sequence] for sequence in sequences]
         batch = collate_sequences(rows).to(self._q_model.backbone.language_model.device)
         # Grad mode belongs to a thread, so it is set here and not by the caller.

@@ -2,7 +2,6 @@
 
 import warnings
 
-import torch
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric, SpearmanCorrCoef
 
@@ -47,8 +46,7 @@ class PreferenceMetrics(nn.Module):
         self.loss.update(pair_losses.losses)
         self.accuracy.update(preference_accuracy(pair_losses.margins))
         self.margin.update(pair_losses.margins)
-        labels = torch.stack([batch.q_chosen, batch.q_rejected], dim=1).flatten()
-        self.rank_correlation.update(q, labels)
+        self.rank_correlation.update(q, batch.q_hat)
 
     def named(self, prefix: str) -> dict[str, Metric]:
         """Return the metrics by the names they are logged under, such as ``val/accuracy``."""
