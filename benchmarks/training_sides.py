@@ -20,6 +20,7 @@ os.environ.setdefault("TQDM_DISABLE", "1")
 
 import torch
 
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 RANK, ALPHA, BETA = 16, 32, 0.1
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
@@ -30,13 +31,13 @@ def main() -> None:
     parser.add_argument("--pairs", type=Path, required=True, help="JSON lines, TRL's chat format")
     parser.add_argument("--num-pairs", type=int, required=True)
     parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--max-tokens", type=int, default=1700, help="packed tokens in a batch")
     parser.add_argument("--reference", type=Path, help="another side's result: its reference")
     options = parser.parse_args()
     rows = read_rows(options.pairs)[: options.num_pairs]
     run = run_ours if options.side.startswith("ours") else run_trl
     result = run(rows, options)
     result["peak_gb"] = peak_gb()
+    result["device"] = DEVICE
     sys.stdout.write(json.dumps(result) + "\n")
 
 
@@ -61,14 +62,21 @@ def fill_adapter(module: torch.nn.Module) -> None:
                 found[name].copy_(torch.randn(found[name].shape, generator=generator) * scale)
 
 
+def wait_for_device() -> None:
+    if DEVICE == "cuda":
+        torch.cuda.synchronize()
+
+
 class Stopwatch:
     """Wall and CPU seconds of a block; CPU seconds are what other work cannot change."""
 
     def __enter__(self) -> "Stopwatch":
+        wait_for_device()
         self._start = (time.perf_counter(), time.process_time())
         return self
 
     def __exit__(self, *_: object) -> None:
+        wait_for_device()
         self.wall = time.perf_counter() - self._start[0]
         self.cpu = time.process_time() - self._start[1]
 
@@ -78,11 +86,11 @@ def run_ours(rows: list[dict[str, Any]], options: argparse.Namespace) -> dict[st
     from lit_qagent.data.batch import PairTokens, collate_pairs
     from lit_qagent.data.rendering import TokenSequence
     from lit_qagent.models.backbone import build_backbone
-    from lit_qagent.models.q_heads import ActionEvidence, ImplicitQHead
+    from lit_qagent.models.q_heads import ImplicitQHead
     from lit_qagent.models.q_model import QModel
     from lit_qagent.models.specs import BackboneSpec, LoraSpec
     from lit_qagent.policies.chat import load_renderer
-    from lit_qagent.training.losses import sigmoid_loss
+    from lit_qagent.training.losses import LossSpec, pair_losses
 
     folder = model_folder()
     spec = BackboneSpec(name=folder, dtype="float32")
@@ -90,6 +98,7 @@ def run_ours(rows: list[dict[str, Any]], options: argparse.Namespace) -> dict[st
         build_backbone(spec, LoraSpec(rank=RANK, alpha=ALPHA, target_modules=TARGETS)),
         ImplicitQHead(beta=BETA),
     )
+    q_model.to(DEVICE)
     fill_adapter(q_model.backbone.model)
     chat = load_renderer(folder)
 
@@ -107,20 +116,21 @@ def run_ours(rows: list[dict[str, Any]], options: argparse.Namespace) -> dict[st
         plan = by_trajectory(rows)
     optimizer = torch.optim.AdamW([p for p in q_model.parameters() if p.requires_grad], lr=0.0)
     losses: dict[int, float] = {}
-    steps, reference_cpu = [], 0.0
+    steps, reference_cpu, unshared = [], 0.0, 0
     for indices in plan:
         chosen_pairs = [pairs[i] for i in indices]
-        with Stopwatch() as once, torch.no_grad(), q_model.backbone.reference():
-            reference = q_model.action_log_probs(collate_pairs(chosen_pairs, "batch").tokens)
+        ready = collate_pairs(chosen_pairs, "batch").to(DEVICE)
+        with Stopwatch() as once:
+            reference = q_model.reference_log_probs(ready.tokens)
         reference_cpu += once.cpu
         with Stopwatch() as step:
-            batch = collate_pairs(chosen_pairs, "batch")
-            log_probs = q_model.action_log_probs(batch.tokens)
-            evidence = ActionEvidence(log_probs, reference, batch.tokens.num_action_tokens)
-            found = sigmoid_loss(*q_model.head(evidence).view(-1, 2).unbind(dim=1))
+            batch = collate_pairs(chosen_pairs, "batch").to(DEVICE)
+            q = q_model.head(q_model.evidence(batch.tokens, reference))
+            found = pair_losses(LossSpec(), q, batch.q_hat)
             found.losses.mean().backward()
             optimizer.step()
             optimizer.zero_grad()
+        unshared += batch.num_unshared_tokens
         losses |= dict(zip(indices, found.losses.tolist(), strict=True))
         steps.append(
             {
@@ -131,7 +141,12 @@ def run_ours(rows: list[dict[str, Any]], options: argparse.Namespace) -> dict[st
             }
         )
     ordered = [losses[i] for i in range(len(pairs))]
-    return {"steps": steps, "pair_losses": ordered, "reference_cpu_s": reference_cpu}
+    return {
+        "steps": steps,
+        "pair_losses": ordered,
+        "reference_cpu_s": reference_cpu,
+        "unshared_tokens": unshared,
+    }
 
 
 def by_trajectory(rows: list[dict[str, Any]]) -> list[list[int]]:
@@ -223,6 +238,8 @@ def time_trl(trainer: Any, size: int) -> dict[str, Any]:  # noqa: ANN401 (TRL ha
 
 
 def peak_gb() -> float:
+    if DEVICE == "cuda":
+        return torch.cuda.max_memory_allocated() / 1e9
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 
