@@ -31,6 +31,7 @@ from lit_qagent.training.guards import memory_advice, refuse_bad_gradients, refu
 from lit_qagent.training.lineage import hash_weights, merge_lineage
 from lit_qagent.training.losses import LossSpec, PairLosses, pair_losses, regression_losses
 from lit_qagent.training.metrics import PreferenceMetrics, preference_accuracy
+from lit_qagent.training.pair_table import details
 from lit_qagent.training.reference import fill_reference
 from lit_qagent.training.resume import rewind_to_last_step
 
@@ -98,6 +99,7 @@ class StepDPO(pl.LightningModule):
         self.q_model: QModel | None = None
         self.max_length = max_length or (start.max_length if start else _DEFAULT_MAX_LENGTH)
         self.lineage: dict[str, Any] = dict(start.lineage) if start else {}
+        self.tables: dict[str, Tensor] = {}
         self.val_metrics = PreferenceMetrics()
         self.test_metrics = PreferenceMetrics()
         self._backbone = backbone
@@ -200,6 +202,14 @@ class StepDPO(pl.LightningModule):
         """Measure a batch of test pairs."""
         self._measure(batch, self.test_metrics, "test")
 
+    def on_validation_epoch_end(self) -> None:
+        """Log where Q is right and what it follows."""
+        self._log_details(self.val_metrics, "val")
+
+    def on_test_epoch_end(self) -> None:
+        """Log where Q is right and what it follows."""
+        self._log_details(self.test_metrics, "test")
+
     def on_predict_start(self) -> None:
         """Say so if there is nothing that was trained."""
         if self._model().backbone.is_untrained:
@@ -289,6 +299,12 @@ class StepDPO(pl.LightningModule):
         output = self._step(batch)
         metrics.update(batch, output.q, output.pair_losses)
         self.log_dict(metrics.named(prefix), batch_size=batch.num_pairs, prog_bar=prefix == "val")
+
+    def _log_details(self, metrics: PreferenceMetrics, prefix: str) -> None:
+        """Log what the table of all pairs says; it is kept for the plot."""
+        self.tables[prefix] = metrics.table()
+        found = {f"{prefix}/{name}": x for name, x in details(self.tables[prefix]).items()}
+        self.log_dict(found)  # each process has gathered all rows
 
     def _warmup(self, step: int) -> float:
         """Return the factor of the learning rate, as transformers' constant schedule has it."""

@@ -42,6 +42,15 @@ def inputs(batch: TokenBatch, key_heads: int, dtype: torch.dtype) -> list[Tensor
     ]
 
 
+def dense_attention(
+    batch: TokenBatch, query: Tensor, key: Tensor, value: Tensor, *, scale: float | None = None
+) -> Tensor:
+    mask = branch_mask(batch.visible_until)
+    return scaled_dot_product_attention(
+        query, key, value, attn_mask=mask, scale=scale, enable_gqa=True
+    )
+
+
 @pytest.mark.parametrize("key_heads", [1, 2, 4])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.bfloat16, 0.05)])
 def test_output_and_gradients_equal_the_dense_mask(
@@ -52,12 +61,11 @@ def test_output_and_gradients_equal_the_dense_mask(
     real = batch.is_token[:, None, :, None]
     weights = torch.randn(*tensors[0].shape, generator=torch.Generator().manual_seed(1)) * real
 
-    dense = scaled_dot_product_attention(
-        *tensors, attn_mask=branch_mask(batch.visible_until), scale=0.3, enable_gqa=True
-    )
+    dense = dense_attention(batch, *tensors, scale=0.3)
     expected = torch.autograd.grad((dense * weights).sum(), tensors)
+    query, key, value = tensors
     found, _ = branch_attention(
-        nn.Identity(), *tensors, None, scaling=0.3, branches=branches_of(batch)
+        nn.Identity(), query, key, value, None, scaling=0.3, branches=branches_of(batch)
     )
     ours = found.transpose(1, 2)
     gradients = torch.autograd.grad((ours * weights).sum(), tensors)
@@ -113,20 +121,20 @@ def test_blocks_that_no_token_sees_are_skipped_on_gpus() -> None:
 @pytest.mark.gpu
 @pytest.mark.slow
 def test_flex_attention_equals_the_dense_mask_and_compiles_once_for_all_lengths() -> None:
-    from torch._dynamo.testing import CompileCounter
     from torch._dynamo.utils import counters
 
     counters.clear()
+    graphs = []
     for extra in range(6):
         row = [*ROWS[0], TokenSequence(list(range(100, 200 + 97 * extra)), [1])]
         batch = collate_sequences([row]).to("cuda")
         tensors = [t.detach().cuda().requires_grad_() for t in inputs(batch, 2, torch.float32)]
-        dense = scaled_dot_product_attention(
-            *tensors, attn_mask=branch_mask(batch.visible_until), enable_gqa=True
+        dense = dense_attention(batch, *tensors)
+        query, key, value = tensors
+        found, _ = branch_attention(
+            nn.Identity(), query, key, value, None, branches=branches_of(batch)
         )
-        found, _ = branch_attention(nn.Identity(), *tensors, None, branches=branches_of(batch))
         torch.testing.assert_close(found.transpose(1, 2), dense, atol=1e-3, rtol=1e-3)
-        if extra == 1:  # the first length may compile with its size, the second without
-            settled = counters["stats"]["unique_graphs"]
-    assert counters["stats"]["unique_graphs"] == settled
-    assert CompileCounter().frame_count == 0
+        graphs.append(counters["stats"]["unique_graphs"])
+    # The first length may compile with its size, the second without; no other compiles again.
+    assert len(set(graphs[1:])) == 1

@@ -1,7 +1,7 @@
 """Packed rows are exact for the usual kinds of models; models they are wrong for are found out."""
 
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -19,7 +19,7 @@ from tests.tiny_model import save_tiny_model
 from tests.tiny_q_model import tiny_q_model, tiny_spec
 
 OPT = {"ffn_dim": 64, "word_embed_proj_dim": 32}  # absolute positions, but it takes ours
-KINDS: list[tuple[str, dict[str, object]]] = [
+KINDS: list[tuple[str, dict[str, Any]]] = [
     *((kind, {}) for kind in ("llama", "phi", "phi3", "qwen2", "qwen3")),
     ("opt", {**OPT}),
 ]
@@ -36,7 +36,7 @@ def gradients(q_model: QModel, loss: torch.Tensor) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize(("kind", "changes"), KINDS)
 def test_log_probs_and_gradients_equal_the_pair_by_pair_reference(
-    kind: str, changes: dict[str, object], tmp_path: Path
+    kind: str, changes: dict[str, Any], tmp_path: Path
 ) -> None:
     save_tiny_model(tmp_path, kind=kind, **{"initializer_range": 0.1, **changes})
     q_model = tiny_q_model(tiny_spec(tmp_path))
@@ -69,7 +69,7 @@ def test_log_probs_and_gradients_equal_the_pair_by_pair_reference(
     ],
 )
 def test_models_that_cannot_share_are_found_out(
-    kind: str, changes: dict[str, object], length: int, tmp_path: Path
+    kind: str, changes: dict[str, Any], length: int, tmp_path: Path
 ) -> None:
     folder = save_tiny_model(tmp_path, kind=kind, **changes)
 

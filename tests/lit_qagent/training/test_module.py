@@ -77,7 +77,12 @@ def test_training_learns_which_action_is_better(model: Path, pairs: Path) -> Non
 
     metrics = trainer.callback_metrics
     names = {"loss", "accuracy", "margin", "rank_correlation"}
-    assert {name for name in metrics if name.startswith("val/")} == {f"val/{n}" for n in names}
+    details = {"kendall_tau", "calibration_error", "length_correlation"}
+    for part in ("low", "middle"):  # of two pairs no third is high
+        details |= {f"accuracy_by_margin/{part}", f"accuracy_by_visits/{part}"}
+    details |= {f"accuracy_by_depth/{depth:02d}" for depth in range(2)}
+    found = {name for name in metrics if name.startswith("val/")}
+    assert found == {f"val/{name}" for name in names | details}
     assert metrics["train/loss"] < 0.4  # log 2 = 0.69 untrained
     assert metrics["train/accuracy"] == 1.0
 
