@@ -14,9 +14,10 @@ from lit_qagent.core.pairs import PairCard, PreferencePair
 from lit_qagent.core.seeds import derive_seed
 from lit_qagent.data.batch import PairBatch, PairTokens, Sharing, collate_pairs
 from lit_qagent.data.loader import PairLoader
-from lit_qagent.data.pairs import PairSet, pair_history, read_pairs
+from lit_qagent.data.pairs import PairSet, pair_history
 from lit_qagent.data.planning import BatchPlan, Limits
 from lit_qagent.data.rendering import SequenceRenderer
+from lit_qagent.data.sources import PairSource, read_sources
 
 _REFERENCE_PAIRS = 8  # at once; without gradients even pairs that share nothing take little memory
 Order = Literal["pairs", "trajectories"]
@@ -44,7 +45,8 @@ class PreferenceDataModule(pl.LightningDataModule):
     module at `setup`, so that it is named once.
 
     Args:
-        pairs: Folder of preference pairs.
+        pairs: Folder of preference pairs; or a file (JSON, JSON lines, parquet) or hub id of
+            pairs in TRL's formats or the original's; or several of these with weights.
         batch_size: Most pairs in a batch.
         valid_fraction: Share of the tasks kept for validation, in [0, 1); at least one task
             unless 0.
@@ -61,7 +63,7 @@ class PreferenceDataModule(pl.LightningDataModule):
 
     def __init__(  # noqa: PLR0913 (flat keys in YAML)
         self,
-        pairs: Path,
+        pairs: Path | list[PairSource],
         batch_size: int = 8,
         valid_fraction: float = 0.1,
         test_fraction: float = 0.1,
@@ -74,7 +76,7 @@ class PreferenceDataModule(pl.LightningDataModule):
         _check_fractions(valid_fraction, test_fraction)
         if batch_size < 1:
             raise ConfigError(f"data.batch_size must be >= 1, got {batch_size}")
-        self._folder = Path(pairs)
+        self._sources = [PairSource(path=pairs)] if isinstance(pairs, Path | str) else pairs
         self._batch_size = batch_size
         self._fractions = {"valid": valid_fraction, "test": test_fraction}
         if max_tokens is not None and max_tokens < 2:
@@ -141,7 +143,7 @@ class PreferenceDataModule(pl.LightningDataModule):
         """
         if self._card is not None:
             return
-        found = read_pairs(self._folder)
+        found = read_sources(self._sources, self._seed)
         self._splits = self._render(found, self._module().renderer)
         self._card = found.card
 
@@ -259,12 +261,21 @@ def _collate(pairs: list[PairTokens], sharing: Sharing, indices: list[int]) -> P
 
 
 def render_pair(pair: PreferencePair, renderer: SequenceRenderer) -> PairTokens | None:
-    """Return the token ids of a pair, or None (counted) if it is longer than the context."""
+    """Return the token ids of a pair, or None (counted) if it is longer than the context.
+
+    Raises:
+        DataError: Both actions have the same tokens, so there is nothing to learn.
+    """
     actions = [pair.chosen[0]["content"], pair.rejected[0]["content"]]
     try:
         chosen, rejected = renderer.render(pair_history(pair), actions)
     except ContextOverflow:
         return None
+    if chosen.action_ids == rejected.action_ids:
+        raise DataError(
+            f"chosen and rejected of task {pair.task_id!r} at depth {pair.depth} have the same "
+            f"tokens ({actions[0][:80]!r}); remove the pair"
+        )
     return PairTokens(
         chosen=chosen,
         rejected=rejected,

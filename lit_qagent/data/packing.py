@@ -57,7 +57,7 @@ def _close(row: PackedRow, nodes: Sequence[int]) -> None:
         row.visible_until[node] = len(row.token_ids)
 
 
-def common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
+def common_prefix(left: Sequence[object], right: Sequence[object]) -> int:
     """Return how many leading items two sequences have in common."""
     length = min(len(left), len(right))
     for position in range(length):

@@ -29,12 +29,9 @@ def pair(
 
 def rows_of(pairs: list[PairTokens], q: list[float]) -> torch.Tensor:
     table = PairTable()
-    half = len(pairs) // 2
-    batches: list[PairBatch] = [
-        collate_pairs(part, "none") for part in (pairs[:half], pairs[half:])
-    ]
-    for batch, values in zip(batches, (q[: 2 * half], q[2 * half :]), strict=True):
-        table.update(batch, torch.tensor(values))
+    for first in range(0, len(pairs), 2):  # in several batches
+        batch = collate_pairs(pairs[first : first + 2], "none")
+        table.update(batch, torch.tensor(q[2 * first : 2 * first + 4]))
     return table.compute()
 
 
