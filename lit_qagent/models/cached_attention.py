@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
 
-from lit_qagent.models.attention import Segment, attend_segments
+from lit_qagent.models.attention import Segment
 
 
 @dataclass(kw_only=True, slots=True)
@@ -81,23 +82,34 @@ def attend_groups(
 ) -> Tensor:
     """Return [1, T, heads, D] for a row of groups; see `attention.branch_attention`."""
     layer: int = module.layer_idx  # type: ignore[assignment]
-    repeats = query.shape[1] // key.shape[1]
     outputs = []
     for group in groups:
-        columns = slice(group.first, group.first + group.memory.num_new)
-        keys, values = group.memory.extend(layer, key[0, :, columns], value[0, :, columns])
-        outputs.append(
-            attend_segments(
-                query[0, :, columns],
-                keys,
-                values,
-                group.segments,
-                scaling=scaling,
-                repeats=repeats,
-                offset=group.memory.num_kept,
-            )
-        )
+        memory = group.memory
+        columns = slice(group.first, group.first + memory.num_new)
+        keys, values = memory.extend(layer, key[0, :, columns], value[0, :, columns])
+        before = memory.num_kept - group.first  # a token's place in the trie and its column
+        for segment in group.segments:
+            part = query[0, :, segment.start - before : segment.end - before]
+            outputs.append(_attend_segment(part, keys, values, segment, scaling))
     return torch.cat(outputs, dim=1).transpose(0, 1)[None].contiguous()
+
+
+def _attend_segment(
+    query: Tensor, keys: Tensor, values: Tensor, segment: Segment, scaling: float | None
+) -> Tensor:
+    """Return [heads, t, D]: each of a segment's tokens sees the ancestors and itself, causally."""
+    own = torch.arange(segment.start, segment.end)
+    seen = torch.cat([segment.ancestors, own]).to(keys.device)
+    mask = torch.ones(len(own), len(seen), dtype=torch.bool, device=keys.device)
+    repeats = query.shape[0] // keys.shape[0]
+    output: Tensor = scaled_dot_product_attention(
+        query[None],  # its fast kernels want a batch axis
+        keys.index_select(1, seen).repeat_interleave(repeats, dim=0)[None],
+        values.index_select(1, seen).repeat_interleave(repeats, dim=0)[None],
+        attn_mask=mask.tril(diagonal=len(segment.ancestors)),
+        scale=scaling,
+    )
+    return output[0]
 
 
 def cached_arguments(groups: list[Group], device: torch.device | str) -> dict[str, Any]:
