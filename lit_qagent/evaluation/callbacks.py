@@ -94,7 +94,7 @@ def show_report(report: Mapping[str, Any], folder: Path, console: Console | None
 
 def _rich_table(rows: list[list[str]], title: str) -> Table:
     head, *body = rows
-    table = Table(title=title, box=SIMPLE_HEAD, title_justify="left")
+    table = Table(title=title, box=SIMPLE_HEAD, title_justify="left", collapse_padding=True)
     for position, name in enumerate(head):
         table.add_column(name, no_wrap=position < 2)
     for row in body:
