@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import itertools
 import json
+import statistics
 import tempfile
 import time
 from collections.abc import Sequence
@@ -227,7 +228,7 @@ def bench_engine(trees: int) -> dict[str, Any]:
     asyncio.run(engine.propose(warm, 2, SAMPLING, seed=0))
     collector = Watched(engine)
     rows = {"collector": run_collector(collector, trees, "auto", iterations=2)}
-    rows["sequential"] = run_collector(Watched(engine, one_by_one=True), 1, 1, iterations=3)
+    rows["sequential"] = run_collector(Watched(engine, one_by_one=True), 1, 1, iterations=5)
     asyncio.run(engine.close())
     rows["engine"] = run_engine(collector.asked, engine)
     speed = {name: row["tokens_per_second"] for name, row in rows.items()}
@@ -239,36 +240,41 @@ def bench_engine(trees: int) -> dict[str, Any]:
 
 
 class Stopwatch:
-    """Adds up the CPU time of the world and the policy."""
+    """Adds up the CPU time of the world and the policy, without that of reading the clock."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
+        readings = [time.thread_time() for _ in range(10_000)]
+        self._reading_s = (readings[-1] - readings[0]) / (len(readings) - 1)
+
+    def add(self, begin: float) -> None:
+        self.seconds += time.thread_time() - begin - self._reading_s
 
 
 class TimedToy(ToyWorld):
     """A toy world that says how long it took."""
 
-    watch = Stopwatch()
+    watch: Stopwatch
 
     def step(self, action: str) -> Step:
         begin = time.thread_time()
         try:
             return super().step(action)
         finally:
-            self.watch.seconds += time.thread_time() - begin
+            self.watch.add(begin)
 
     def fork(self) -> Self:
         begin = time.thread_time()
         try:
             return super().fork()
         finally:
-            self.watch.seconds += time.thread_time() - begin
+            self.watch.add(begin)
 
 
 class TimedScripted(ScriptedPolicy):
     """A scripted policy that says how long it took."""
 
-    watch = Stopwatch()
+    watch: Stopwatch
 
     async def propose(
         self,
@@ -283,26 +289,33 @@ class TimedScripted(ScriptedPolicy):
         try:
             return await super().propose(messages, n, sampling, constraint=constraint, seed=seed)
         finally:
-            self.watch.seconds += time.thread_time() - begin
+            self.watch.add(begin)
 
 
 def bench_search(repeats: int = 3) -> dict[str, Any]:
     """Measure nodes per second of one core: of all of it, and without the world and the policy."""
-    found = sorted(_nodes_per_second() for _ in range(repeats))
-    whole, own = zip(*found, strict=True)
-    middle = repeats // 2
+    whole, own = zip(*(_nodes_per_second() for _ in range(repeats)), strict=True)
     return {
-        "nodes_per_second": round(sorted(own)[middle]),
-        "nodes_per_second_with_world_and_policy": round(whole[middle]),
+        "nodes_per_second": round(statistics.median(own)),
+        "nodes_per_second_with_world_and_policy": round(statistics.median(whole)),
     }
 
 
 def _nodes_per_second() -> tuple[float, float]:
-    splits = SplitSizes(train=200, valid=1, test=1)
+    """Search once as it is, and once with a stopwatch on the world and the policy."""
     watch = TimedToy.watch = TimedScripted.watch = Stopwatch()
+    nodes, seconds = _search_toy(ToyWorld, ScriptedPolicy)
+    _search_toy(TimedToy, TimedScripted)
+    return nodes / seconds, nodes / (seconds - watch.seconds)
+
+
+def _search_toy(world: type[ToyWorld], policy: type[ScriptedPolicy]) -> tuple[int, float]:
+    """Return the nodes of a whole collection and the CPU time it took."""
     setup = SearchSetup(
-        environment=TimedToy(depth=5, num_actions=8, max_steps=7, splits=splits),
-        policy=TimedScripted("uniform"),
+        environment=world(
+            depth=5, num_actions=8, max_steps=7, splits=SplitSizes(train=200, valid=1, test=1)
+        ),
+        policy=policy("uniform"),
         search=SearchSpec(num_iterations=30, num_candidates=5, stop_at_success=False),
         prompt=PromptSpec(think=False, num_examples=0, constrain=True),
         sampling=Sampling(),
@@ -313,7 +326,7 @@ def _nodes_per_second() -> tuple[float, float]:
         begin = time.process_time()
         summary = collect(setup, tasks, TreeStore(Path(folder) / "trees"), concurrency=32)
         seconds = time.process_time() - begin
-    return summary.nodes / seconds, summary.nodes / (seconds - watch.seconds)
+    return summary.nodes, seconds
 
 
 def main() -> None:
