@@ -22,7 +22,7 @@ import pytest
 from lit_qagent.core.errors import ContextOverflow, PolicyFailure
 from lit_qagent.core.records import Message, Proposal, Sampling
 from lit_qagent.policies.openai import OpenAIPolicy
-from tests.server_process import end_all, free_port, server_process, wait_until_ready
+from tests.server_process import end_all, free_port, server_process
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.network]
 
@@ -84,32 +84,26 @@ def fastchat(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     model = mend_model(smollm2, folder / "model")
     ports = [free_port() for _ in range(3)]
     controller, worker, api = (f"http://127.0.0.1:{port}" for port in ports)
-    parts = {
-        "controller": [],
-        "model_worker": ["--worker-address", worker, "--model-path", str(model)]
-        + ["--model-names", "smollm2", "--device", "cpu", "--conv-template", "Yi-34b-chat"],
-        "openai_api_server": [],
-    }
+    name_model = ["--worker-address", worker, "--model-path", str(model)]
+    name_model += ["--model-names", "smollm2", "--device", "cpu", "--conv-template", "Yi-34b-chat"]
+    ask_controller = ["--controller-address", controller]
+    parts: list[tuple[str, str, list[str], str]] = [
+        ("controller", controller, [], "openapi.json"),
+        ("model_worker", worker, ask_controller + name_model, "openapi.json"),
+        ("openai_api_server", api, ask_controller, "v1/models"),
+    ]
+    running: dict[str, Popen[bytes]] = {}
     with ExitStack() as stack:
-        running: dict[str, Popen[bytes]] = {}
-        for (name, options), port in zip(parts.items(), ports, strict=True):
-            command = [*serve, f"fastchat.serve.{name}", "--host", "127.0.0.1"]
-            command += ["--port", str(port), *options]
-            if name != "controller":
-                command += ["--controller-address", controller]
-            log = folder / f"{name}.log"
+        for (name, address, options, ready), port in zip(parts, ports, strict=True):
+            where = ["--host", "127.0.0.1", "--port", str(port)]
             running[name] = stack.enter_context(
                 server_process(
-                    command,
-                    log=log,
+                    [*serve, f"fastchat.serve.{name}", *where, *options],
+                    log=folder / f"{name}.log",
                     environment={"HF_HUB_OFFLINE": "1", "LOGDIR": str(folder / "logs")},
+                    ready_url=f"{address}/{ready}",
                 )
             )
-            if name == "controller":
-                docs = f"{controller}/openapi.json"
-                wait_until_ready(docs, running[name], log, 60)
-        wait_until_ready(f"{worker}/openapi.json", running["model_worker"], log, 180)
-        wait_until_ready(f"{api}/v1/models", running["openai_api_server"], log, 60)
         yield FastChat(base_url=f"{api}/v1", worker=running["model_worker"])
 
 
@@ -156,12 +150,12 @@ def test_plain_text_goes_through_completions(fastchat: FastChat) -> None:
 
 def test_a_prompt_that_is_too_long_is_an_overflow(fastchat: FastChat) -> None:
     chat = (Message(role="user", content="lamp " * 9000),)
-    with pytest.raises(ContextOverflow, match="40303|maximum context length"):
+    with pytest.raises(ContextOverflow, match=r"40303|maximum context length"):
         ask(fastchat, chat=chat)
 
 
 def test_an_unknown_model_fails_at_once(fastchat: FastChat) -> None:
-    with pytest.raises(PolicyFailure, match="HTTP 4.*40301"):
+    with pytest.raises(PolicyFailure, match=r"HTTP 4.*40301"):
         ask(fastchat, model="gpt-unknown")
 
 
