@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+from data_collection.cli import main
 from data_collection.collect import choose_tasks, collect
 from data_collection.setup import SearchSpec
 from data_collection.store import TREES_FOLDER, TreeStore
@@ -71,3 +73,25 @@ def test_another_seed_asks_what_was_not_recorded(tmp_path: Path) -> None:
     run(RecordedPolicy(recording, "record", MoodyPolicy()), tmp_path / "first")
     with pytest.raises(DataError, match="has no answer to this request"):
         run(RecordedPolicy(recording), tmp_path / "second", seed=1)
+
+
+def test_both_modes_are_settings_of_the_command(tmp_path: Path) -> None:
+    toy: dict[str, Any] = {
+        "environment": {"class_path": "lit_qagent.environments.toy.ToyWorld"},
+        "search": {"num_iterations": 3, "num_candidates": 2},
+        "prompt": {"think": False, "constrain": True},
+        "num_tasks": 2,
+    }
+    recording = str(tmp_path / "answers.jsonl")
+    answers = {"class_path": "lit_qagent.policies.scripted.ScriptedPolicy"}
+    for name, options in (("record", {"mode": "record", "policy": answers}), ("replay", {})):
+        policy = {
+            "class_path": "lit_qagent.policies.recorded.RecordedPolicy",
+            "init_args": {"path": recording, **options},
+        }
+        config = tmp_path / f"{name}.yaml"
+        config.write_text(yaml.safe_dump({**toy, "policy": policy, "store": str(tmp_path / name)}))
+        assert main(["collect", "--config", str(config)]) == 0
+    trees = [sorted((tmp_path / name / TREES_FOLDER).iterdir()) for name in ("record", "replay")]
+    assert len(trees[0]) == 2
+    assert [path.read_bytes() for path in trees[0]] == [path.read_bytes() for path in trees[1]]

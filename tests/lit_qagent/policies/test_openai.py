@@ -8,10 +8,13 @@ from typing import Any
 
 import httpx
 import pytest
+import yaml
+from jsonargparse import ArgumentParser
 
 from lit_qagent.core.errors import ConfigError, ContextOverflow, PolicyFailure
 from lit_qagent.core.records import Constraint, Message, Proposal, Sampling
 from lit_qagent.policies import openai_limits
+from lit_qagent.policies.base import Policy
 from lit_qagent.policies.openai import OpenAIPolicy
 from lit_qagent.policies.plain_prompt import PlainTemplate
 from tests.fault_server import (
@@ -478,3 +481,25 @@ def test_a_template_of_ones_own() -> None:
 def test_an_answer_of_the_other_api_is_no_answer() -> None:
     with pytest.raises(PolicyFailure, match="an answer that is no completion"):
         ask([completion("a")], api="completions", max_retries=1)
+
+
+def test_every_option_of_the_openai_policy_can_be_written_in_yaml() -> None:
+    options: dict[str, Any] = {
+        "model": "base",
+        "api": "completions",
+        "template": {"user": "World: {content}\n", "stop": ["\nWorld:"]},
+        "requests_per_minute": 60,
+        "tokens_per_minute": 90000,
+    }
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--policy", type=Policy)
+    written = yaml.safe_load(
+        yaml.safe_dump(
+            {"class_path": "lit_qagent.policies.openai.OpenAIPolicy", "init_args": options}
+        )
+    )
+    policy = parser.instantiate(parser.parse_object({"policy": written})).policy
+    assert isinstance(policy, OpenAIPolicy)
+    assert policy.template == PlainTemplate(user="World: {content}\n", stop=("\nWorld:",))
+    assert policy.endpoint.limit.requests_per_minute == 60
+    assert policy.endpoint.limit.tokens_per_minute == 90000
