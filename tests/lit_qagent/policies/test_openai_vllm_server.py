@@ -12,6 +12,7 @@ import pytest
 
 from lit_qagent.core.errors import ContextOverflow, PolicyFailure
 from lit_qagent.core.records import Constraint, Message, Proposal, Sampling
+from lit_qagent.policies.chat import load_renderer
 from lit_qagent.policies.openai import OpenAIPolicy
 from tests.server_process import end_all, free_port, server_process
 
@@ -97,19 +98,22 @@ def test_n_samples_are_one_request_that_a_seed_repeats(server: Server) -> None:
     assert [p.text for p in again] == [p.text for p in first]
 
 
-def test_a_base_models_prompt_goes_through_completions(server: Server) -> None:
+def test_a_base_models_prompt_goes_through_completions(server: Server, smollm2: Path) -> None:
     shown = (
         Message(role="user", content="2 + 2 = ?"),
         Message(role="assistant", content="4"),
         Message(role="user", content="3 + 3 = ?"),
-        Message(role="assistant", content="6"),
-        Message(role="user", content="2 + 2 = ?"),
     )
-    [proposal], policy = ask(
-        server, 1, Sampling(temperature=0, max_tokens=8), chat=shown, api="completions"
+    proposals, policy = ask(
+        server, 2, Sampling(temperature=0, max_tokens=40), chat=shown, api="completions"
     )
-    assert proposal.text.strip() == "4"
-    assert policy.usage.generated_tokens == proposal.num_tokens <= 8
+    tokenizer = load_renderer(str(smollm2)).tokenizer
+    prompt = "### World\n2 + 2 = ?\n\n### Agent\n4\n\n### World\n3 + 3 = ?\n\n### Agent\n"
+    assert policy.usage.prompt_tokens == len(tokenizer(prompt)["input_ids"])
+    assert proposals[0] == proposals[1]
+    # The model goes on with the next part, where the template's stop string ends it.
+    assert proposals[0].finish_reason == "stop"
+    assert "###" not in proposals[0].text
 
 
 def test_choices_and_expressions_are_kept_to(server: Server) -> None:
