@@ -208,23 +208,23 @@ class OpenAIPolicy(Policy):
             generated = sum(-(-len(text) // _CHARACTERS_PER_TOKEN) for text in answer.texts)
         self.usage.add(requests=1, prompt_tokens=answer.prompt_tokens, generated_tokens=generated)
         share, rest = divmod(generated, len(answer.texts))
+        whole = zip(answer.texts, answer.finish_reasons, strict=True)
+        cut = [_cut(text, reason, stop) for text, reason in whole]
         return [
             Proposal(
-                text=_cut(text, stop),
+                text=text,
                 num_tokens=share + (index < rest),
                 prompt_tokens=answer.prompt_tokens,
                 finish_reason=reason,
             )
-            for index, (text, reason) in enumerate(
-                zip(answer.texts, answer.finish_reasons, strict=True)
-            )
+            for index, (text, reason) in enumerate(cut)
         ][:wanted]
 
 
-def _cut(text: str, stop: Sequence[str]) -> str:
-    """Return the text before the first stop string."""
+def _cut(text: str, reason: str, stop: Sequence[str]) -> tuple[str, str]:
+    """Return the text before the first stop string, and why it ends."""
     found = [position for position in map(text.find, stop) if position >= 0]
-    return text[: min(found)] if found else text
+    return (text[: min(found)], "stop") if found else (text, reason)
 
 
 def _estimate(body: Mapping[str, Any]) -> int:

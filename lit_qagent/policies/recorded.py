@@ -8,7 +8,8 @@ from typing import Any, Literal
 from lit_qagent.core.errors import ConfigError, ContextOverflow
 from lit_qagent.core.records import Constraint, Message, Proposal, Sampling
 from lit_qagent.policies.base import Policy, check_request
-from lit_qagent.policies.recording import Recorded, Recording, Request
+from lit_qagent.policies.recorded_answers import Recorded, Request
+from lit_qagent.policies.recording import Recording
 
 
 class RecordedPolicy(Policy):

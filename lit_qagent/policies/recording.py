@@ -5,83 +5,23 @@ without one it may have several, which are given out in the order in which they 
 """
 
 import fcntl
-import hashlib
 import json
 import logging
 import os
 import threading
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from lit_qagent.core.errors import DataError, StoreError
 from lit_qagent.core.manifest import differences
-from lit_qagent.core.records import Constraint, ExtraCost, Message, Proposal, Sampling
+from lit_qagent.policies.recorded_answers import Recorded, Request
 
 SCHEMA_VERSION = 1
 _SHOWN_CHARACTERS = 120
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Request:
-    """What a policy is asked; see `Policy.propose`."""
-
-    messages: tuple[Message, ...]
-    n: int
-    sampling: Sampling
-    constraint: Constraint | None
-    seed: int | None
-
-    @property
-    def chat_key(self) -> str:
-        """A hash of the messages alone."""
-        return _hash([[message.role, message.content] for message in self.messages])
-
-    @property
-    def key(self) -> str:
-        """A hash of everything."""
-        constraint = asdict(self.constraint) if self.constraint else None
-        return _hash([self.chat_key, self.n, asdict(self.sampling), constraint, self.seed])
-
-    def describe(self) -> str:
-        """Name the request in an error."""
-        last = self.messages[-1].content if self.messages else ""
-        shown = last if len(last) <= _SHOWN_CHARACTERS else "..." + last[-_SHOWN_CHARACTERS:]
-        return (
-            f"n={self.n}, seed={self.seed}, {self.sampling}, "
-            f"{'with' if self.constraint else 'without'} a constraint, {len(self.messages)} "
-            f"messages, the last {shown!r} (key {self.key})"
-        )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Recorded:
-    """An answer: proposals, or the words with which the prompt was found too long."""
-
-    proposals: tuple[Proposal, ...] = ()
-    overflow: str | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the answer as JSON values."""
-        if self.overflow is not None:
-            return {"overflow": self.overflow}
-        return {"proposals": [asdict(proposal) for proposal in self.proposals]}
-
-    @classmethod
-    def from_json(cls, record: Mapping[str, Any]) -> "Recorded":
-        """Read what `to_json` has made."""
-        if "overflow" in record:
-            return cls(overflow=str(record["overflow"]))
-        return cls(
-            proposals=tuple(
-                Proposal(**{**fields, "extra": ExtraCost(**fields["extra"])})
-                for fields in record["proposals"]
-            )
-        )
 
 
 class Recording:
@@ -261,7 +201,3 @@ class Recording:
             f"{self.path}, line {number} is damaged ({type(error).__name__}: {error}); restore the "
             "file, or delete the line and record its answer again"
         )
-
-
-def _hash(value: Sequence[object]) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:32]

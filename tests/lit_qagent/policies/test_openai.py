@@ -101,6 +101,14 @@ def test_one_request_asks_for_n_with_everything_in_it() -> None:
     }
 
 
+def test_an_answer_cut_here_was_not_cut_by_the_token_limit() -> None:
+    body = completion("one\nObs two", "three").body
+    for choice in body["choices"]:
+        choice["finish_reason"] = "length"
+    proposals, _, _ = ask([Answer(body=body)], 2, sampling=Sampling(stop=("\nObs",)))
+    assert [(p.text, p.finish_reason) for p in proposals] == [("one", "stop"), ("three", "length")]
+
+
 def test_missing_choices_are_asked_for_again_with_other_seeds() -> None:
     answers = [completion("a", "b"), completion("c", "d", "e")]
     proposals, server, policy = ask(answers, 4, seed=10)
