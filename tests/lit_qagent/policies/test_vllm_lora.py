@@ -1,4 +1,5 @@
 import asyncio
+import gc
 import json
 from pathlib import Path
 from typing import Any
@@ -7,8 +8,9 @@ import pytest
 
 from lit_qagent.core.errors import ModelError
 from lit_qagent.core.records import Message, Sampling
-from lit_qagent.policies.vllm import VLLMPolicy
-from lit_qagent.policies.vllm_engine import EngineSpec, engine_args
+from lit_qagent.policies.chat import load_renderer
+from lit_qagent.policies.vllm import VLLMPolicy, read_output, sampling_params
+from lit_qagent.policies.vllm_engine import EngineSpec, engine_args, start_engine
 from lit_qagent.policies.vllm_lora import lora_args
 from tests.tiny_model import save_tiny_model
 
@@ -129,3 +131,31 @@ def test_an_adapter_that_cannot_be_loaded_fails_the_start(tmp_path: Path) -> Non
     with pytest.raises(ModelError, match=r"(?s)could not start with model .* and adapter '"):
         greedy(model, adapter)
     assert greedy(model)
+
+
+@pytest.mark.integration
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # vLLM leaves a socket context open
+def test_the_engine_that_gpus_use_takes_the_same_adapter(tmp_path: Path) -> None:
+    model = save_tiny_model(tmp_path / "tiny")
+    adapter = save_random_adapter(model, tmp_path / "adapter")
+    spec = EngineSpec(
+        model=str(model),
+        dtype="float32",
+        max_model_len=256,
+        max_num_seqs=4,
+        kv_cache_gb=0.05,
+        extra={"enforce_eager": True, "kv_cache_memory_bytes": 2**26, "block_size": 32},
+        lora=str(adapter),
+    )
+    engine = start_engine(spec, one_process=False)
+    try:
+        sampling = Sampling(temperature=0, max_tokens=12)
+        params = sampling_params(1, sampling, 12, constraint=None, seed=None, log_probs=False)
+        prompt_ids = load_renderer(str(model)).prompt_ids(CHAT)
+        output = asyncio.run(engine.generate(prompt_ids, params))
+    finally:
+        engine.close()
+    del engine
+    gc.collect()
+    assert read_output(output, len(prompt_ids))[0].text == greedy(model, adapter)
