@@ -10,7 +10,7 @@ import yaml
 
 from data_collection.cli import main
 from data_collection.collect import choose_tasks, collect
-from data_collection.setup import SearchSpec
+from data_collection.spec import SearchSpec
 from data_collection.store import TREES_FOLDER, TreeStore
 from lit_qagent.core.errors import DataError
 from lit_qagent.core.records import Constraint, Message, Proposal, Sampling
