@@ -79,7 +79,7 @@ class BatchPlan:
         """Return the indices of the pairs in each batch of an epoch."""
         plan = self._fill(epoch)
         while len(plan) < self._num_batches:
-            largest = max(range(len(plan)), key=lambda i: len(plan[i]))
+            largest = max(range(len(plan)), key=lambda i: (len(plan[i]), i))
             half = -(-len(plan[largest]) // 2)
             plan[largest : largest + 1] = [plan[largest][:half], plan[largest][half:]]
         return plan
