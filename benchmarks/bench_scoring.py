@@ -19,7 +19,7 @@ import time
 from typing import Any
 
 import torch
-from common import add_json_option, peak_rss_gb, report, run_side
+from rows import add_json_option, peak_rss_gb, run_side, show
 
 from lit_qagent.core.records import History, Message
 from lit_qagent.core.seeds import derive_seed
@@ -160,7 +160,6 @@ def main() -> None:
     add_json_option(parser)
     options = parser.parse_args()
     if options.side:
-        torch.set_num_threads(1)
         print(json.dumps(SIDES[options.side](options.n)))
         return
     sides, difference = run_all()
@@ -172,12 +171,12 @@ def main() -> None:
         "ratio_to_batched": rate["ours"] / rate["batched"],
         "memory_ratio": sides["ours"]["peak_rss_gb"] / sides["original"]["peak_rss_gb"],
         "max_score_difference": difference,
-        "rows": [
-            {"side": name, **{key: value for key, value in side.items() if key != "scores"}}
-            for name, side in sides.items()
-        ],
     }
-    report("scoring", figures, options.json)
+    rows = [
+        {"side": name, **{key: value for key, value in side.items() if key != "scores"}}
+        for name, side in sides.items()
+    ]
+    show(rows, options.json, figures)
 
 
 if __name__ == "__main__":

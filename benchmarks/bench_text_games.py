@@ -9,9 +9,7 @@ has no way to branch.
 
 import argparse
 import importlib
-import json
 import os
-import platform
 import random
 import statistics
 import tempfile
@@ -19,6 +17,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+from rows import add_json_option, show
 
 from lit_qagent.core.errors import MissingPackage
 from lit_qagent.environments.splits import SplitSizes
@@ -191,28 +191,17 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, help="of each world; default: a few seconds' worth")
     parser.add_argument("--steps", type=int, default=_STEPS, help="commands in an episode")
     parser.add_argument("--games", help="folder to keep TextWorld's games in; default: a new one")
-    parser.add_argument("--json", type=Path)
+    add_json_option(parser)
     options = parser.parse_args()
-    machine = f"{platform.machine()}, {os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}"
-    print(f"text games on {machine}")
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as fresh:
         for name in options.worlds:
             episodes = options.episodes or _EPISODES[name]
             try:
-                for row in bench_world(name, episodes, options.steps, options.games or fresh):
-                    rows.append(row)
-                    print(
-                        " | ".join(
-                            f"{value:.3f}" if isinstance(value, float) else str(value)
-                            for value in row.values()
-                        ),
-                        flush=True,
-                    )
+                rows += bench_world(name, episodes, options.steps, options.games or fresh)
             except MissingPackage as error:
-                print(f"{name} | left out: {error}")
-    if options.json:
-        options.json.write_text(json.dumps({"machine": machine, "rows": rows}, indent=2))
+                rows.append({"world": name, "left out": str(error)})
+    show(rows, options.json)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,10 @@ import argparse
 import json
 import os
 import platform
+import resource
 import subprocess
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,14 +41,34 @@ def add_json_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", type=Path, help="also write the rows to this file")
 
 
-def show(rows: list[dict[str, Any]], json_path: Path | None) -> None:
-    """Print the rows, one a line, and the machine; write both if asked to."""
+def show(
+    rows: list[dict[str, Any]], json_path: Path | None, figures: Mapping[str, Any] | None = None
+) -> None:
+    """Print the rows, one a line, what follows from them, and the machine; write all if asked."""
     facts = machine()
-    for row in rows:
+    for row in [*rows, *([figures] if figures else [])]:
         print("  ".join(f"{key}={_text(value)}" for key, value in row.items()))
     print("  ".join(f"{key}={value}" for key, value in facts.items()))
     if json_path:
-        json_path.write_text(json.dumps({"machine": facts, "rows": rows}, indent=1))
+        content = {**(figures or {}), "machine": facts, "rows": rows}
+        json_path.write_text(json.dumps(content, indent=1))
+
+
+def run_side(script: str, side: str, *arguments: str) -> dict[str, Any]:
+    """Run one side in a process of its own on one thread, so that its peak memory is its own."""
+    command = [sys.executable, script, "--side", side, *arguments]
+    one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=one_thread)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr[-3000:]}")
+    result: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return result
+
+
+def peak_rss_gb() -> float:
+    """Largest resident memory of this process so far, 1e9 bytes."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 
 
 def _text(value: object) -> str:

@@ -14,6 +14,7 @@ _LIGHTNING = {
 }
 _OWN = {
     "quickstart": "the whole method on a small world: collect, pairs, fit, predict",
+    "compare": "put two finished predict runs beside each other, task by task",
     "doctor": "say what is missing on this machine, and how to get it",
 }
 _ELSEWHERE = {
@@ -55,6 +56,8 @@ def _usage() -> str:
 def _own_command(name: str) -> Callable[[Sequence[str]], int]:
     if name == "doctor":
         from lit_qagent.doctor import main as command
+    elif name == "compare":
+        from lit_qagent.compare import main as command
     else:
         from lit_qagent.quickstart import main as command
     return command

@@ -1,4 +1,4 @@
-"""A chat-completions server that answers from a script, faults included."""
+"""An OpenAI-compatible server that answers from a script, faults included."""
 
 import json
 import threading
@@ -19,12 +19,34 @@ class Answer:
         body: JSON value, or a string that is sent as it is.
         headers: Besides the usual ones.
         delay_s: Wait before answering.
+        cut: Close the connection in the middle of the body.
+        drip_s: Wait before each byte of the body.
     """
 
     status: int = 200
     body: Any = ""
     headers: Mapping[str, str] = field(default_factory=dict)
     delay_s: float = 0.0
+    cut: bool = False
+    drip_s: float = 0.0
+
+
+def plain_completion(*texts: str) -> Answer:
+    """A correct answer of the completions API with one choice per text."""
+    choices = [{"index": i, "text": text, "finish_reason": "stop"} for i, text in enumerate(texts)]
+    usage = {"prompt_tokens": 7, "completion_tokens": 4}
+    return Answer(body={"choices": choices, "usage": usage})
+
+
+def fastchat_error(message: str, code: int) -> Answer:
+    """A refusal in FastChat's form, which is always a 400."""
+    return Answer(status=400, body={"object": "error", "message": message, "code": code})
+
+
+def openai_error(message: str, *, param: str | None = None, code: str | None = None) -> Answer:
+    """A refusal in OpenAI's form."""
+    error = {"message": message, "type": "invalid_request_error", "param": param, "code": code}
+    return Answer(status=400, body={"error": error})
 
 
 def completion(*texts: str, prompt_tokens: int = 7, generated: int | None = 4) -> Answer:
@@ -91,7 +113,15 @@ def fault_server(answers: Sequence[Answer]) -> Iterator[FaultServer]:
                 self.send_header(name, value)
             self.send_header("Content-Length", str(len(text.encode())))
             self.end_headers()
-            self.wfile.write(text.encode())
+            data = text.encode()
+            if answer.cut:
+                data = data[: len(data) // 2]
+                self.close_connection = True
+            for part in (
+                [data] if not answer.drip_s else [data[i : i + 1] for i in range(len(data))]
+            ):
+                time.sleep(answer.drip_s)
+                self.wfile.write(part)
 
         def handle(self) -> None:
             try:

@@ -18,7 +18,7 @@ COLOURS = ("red", "blue", "green", "grey")
 def make_pair(task: int, depth: int, **changes: object) -> PreferencePair:
     """Return a pair: opening the box that was asked for is better."""
     wanted = COLOURS[task % len(COLOURS)]
-    other = COLOURS[(task + depth + 1) % len(COLOURS)]
+    other = COLOURS[(task + depth % 3 + 1) % len(COLOURS)]
     prompt = [
         {"role": "system", "content": "Open the box that is asked for."},
         {"role": "user", "content": f"Task {task}: find the {wanted} box."},

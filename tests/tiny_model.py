@@ -1,10 +1,11 @@
 """A random two-layer chat model and its tokenizer, made in a moment and without a download."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
@@ -16,32 +17,41 @@ SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 CONTEXT = 2048
 
 
-def save_tiny_model(folder: Path, *, chat_template: str | None = CHAT_TEMPLATE) -> Path:
-    """Write a tiny Llama (hidden size 32, one token per byte, ChatML) and return its folder.
+def save_tiny_model(
+    folder: Path,
+    *,
+    chat_template: str | None = CHAT_TEMPLATE,
+    kind: str = "llama",
+    **changes: Any,  # noqa: ANN401 (values of any configuration)
+) -> Path:
+    """Write a tiny model (hidden size 32, one token per byte, ChatML) and return its folder.
 
     The weights are the same each time; the global random state is left as it was.
     """
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = _tokenizer(chat_template)
     tokenizer.save_pretrained(folder)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        head_dim=32,
-        max_position_embeddings=CONTEXT,
-        initializer_range=0.2,
-        bos_token_id=0,
-        eos_token_id=2,
-        pad_token_id=0,
-        dtype="float32",
-    )
+    values: dict[str, object] = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "max_position_embeddings": CONTEXT,
+        "initializer_range": 0.2,
+        "bos_token_id": 0,
+        "eos_token_id": 2,
+        "pad_token_id": 0,
+        "dtype": "float32",
+    }
+    if kind == "llama":
+        values["head_dim"] = 32
+    config = AutoConfig.for_model(kind, **{**values, **changes})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        LlamaForCausalLM(config).save_pretrained(folder)  # type: ignore[no-untyped-call]
+        model = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
+        model.save_pretrained(folder)
     return folder
 
 

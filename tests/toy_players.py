@@ -67,7 +67,8 @@ class WordScorer:
 
     async def score(self, history: History, candidates: Sequence[str]) -> list[float]:
         wanted = _first_line(history.head[-1]).removeprefix("Pick ").rstrip(".").split(", then ")
-        return [float(text == f"pick[{wanted[history.num_steps]}]") for text in candidates]
+        next_word = wanted[min(history.num_steps, len(wanted) - 1)]  # steps may be invalid
+        return [float(text == f"pick[{next_word}]") for text in candidates]
 
 
 def _first_line(message: Message) -> str:

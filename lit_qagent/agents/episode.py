@@ -1,10 +1,14 @@
 """Plays one episode: one decision, one environment step, until the end."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from lit_qagent.agents.guided import Decision, GuidedAgent
+from lit_qagent.agents.oracle import TrueReturns
 from lit_qagent.agents.prompts import extend_history, start_history
-from lit_qagent.core.records import Task, Trajectory, Usage
+from lit_qagent.agents.selection import OracleSelector
+from lit_qagent.core.errors import EnvironmentFailure, PolicyFailure
+from lit_qagent.core.records import History, Task, Trajectory, Usage
 from lit_qagent.core.seeds import derive_seed
 from lit_qagent.environments.base import Environment
 
@@ -16,12 +20,19 @@ class Episode:
     Attributes:
         trajectory: What happened in the world.
         decisions: One per step, what was proposed, scored and picked.
-        usage: What the policy cost in this episode.
+        history: The chat at the end.
+        usage: What the policy cost in this episode, earlier trials and look-ahead included.
+        extra_steps: Environment steps besides those of the trajectory; 0 for every agent that
+            acts in earnest, in a single trial.
+        num_trials: Trials played, this one included.
     """
 
     trajectory: Trajectory
     decisions: tuple[Decision, ...]
+    history: History
     usage: Usage
+    extra_steps: int = 0
+    num_trials: int = 1
 
     @property
     def dropped_steps(self) -> int:
@@ -29,8 +40,25 @@ class Episode:
         return sum(decision.proposed.dropped_steps for decision in self.decisions)
 
 
+class EpisodeCut(Exception):
+    """An error of the policy or the world, its cause, has cut an episode.
+
+    Attributes:
+        episode: What was played until then, with its cost.
+    """
+
+    def __init__(self, episode: Episode) -> None:
+        super().__init__(f"cut after {len(episode.decisions)} steps")
+        self.episode = episode
+
+
 async def play_episode(
-    agent: GuidedAgent, environment: Environment, task: Task, *, seed: int
+    agent: GuidedAgent,
+    environment: Environment,
+    task: Task,
+    *,
+    seed: int,
+    notes: Sequence[str] = (),
 ) -> Episode:
     """Play a task from reset to the end in a branch of its own.
 
@@ -40,26 +68,64 @@ async def play_episode(
         task: What to play.
         seed: Decision t samples with a seed derived from this one, the task and t, so agents
             that sample alike see the same draws.
+        notes: What earlier trials have taught.
 
     Raises:
-        PolicyFailure: The policy gave no answer.
+        EpisodeCut: The policy gave no answer, or the world broke, after the first observation.
     """
     branch = environment.fork()
     branch.reset(task)
-    history = start_history(branch, agent.prompt)
-    decisions: list[Decision] = []
-    usage = Usage()
-    while not branch.is_over:
+    played = _Played(history=start_history(branch, agent.prompt))
+    try:
+        while not branch.is_over:
+            await _take_step(agent, branch, played, task, seed=seed, notes=notes)
+    except (PolicyFailure, EnvironmentFailure) as error:
+        raise EpisodeCut(played.episode(branch)) from error
+    return played.episode(branch)
+
+
+@dataclass(kw_only=True, slots=True)
+class _Played:
+    """What grows while an episode is played."""
+
+    history: History
+    decisions: list[Decision] = field(default_factory=list)
+    usage: Usage = field(default_factory=Usage)
+    extra_steps: int = 0
+
+    def episode(self, branch: Environment) -> Episode:
+        return Episode(
+            trajectory=branch.trajectory,
+            decisions=tuple(self.decisions),
+            history=self.history,
+            usage=self.usage,
+            extra_steps=self.extra_steps,
+        )
+
+
+async def _take_step(
+    agent: GuidedAgent,
+    branch: Environment,
+    played: _Played,
+    task: Task,
+    *,
+    seed: int,
+    notes: Sequence[str],
+) -> None:
+    """Decide and act once."""
+    decision_seed = derive_seed(seed, task.task_id, len(played.decisions))
+    oracle = None
+    if isinstance(agent.selector, OracleSelector):
+        oracle = TrueReturns(agent, branch, agent.selector.rollouts, seed=decision_seed)
+    try:
         decision = await agent.decide(
-            history,
-            branch.observation,
-            seed=derive_seed(seed, task.task_id, len(decisions)),
+            played.history, branch.observation, seed=decision_seed, notes=notes, scorer=oracle
         )
-        usage.add(
-            requests=decision.proposed.requests,
-            prompt_tokens=decision.proposed.prompt_tokens,
-            generated_tokens=decision.proposed.generated_tokens,
-        )
-        decisions.append(decision)
-        history = extend_history(history, await branch.act(decision.action))
-    return Episode(trajectory=branch.trajectory, decisions=tuple(decisions), usage=usage)
+    finally:
+        if oracle:
+            played.usage.add(**oracle.usage.to_dict())
+            played.extra_steps += oracle.num_steps
+    decision.proposed.count(played.usage)
+    step = await branch.act(decision.action)
+    played.decisions.append(decision)
+    played.history = extend_history(played.history, step)

@@ -1,12 +1,14 @@
 """An agent is a policy and a selector: propose n, pick one."""
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lit_qagent.agents.prompts import PromptSpec, action_constraint
+from lit_qagent.agents.prompts import PromptSpec, action_constraint, add_notes
 from lit_qagent.agents.selection import Scorer, Selection, Selector
 from lit_qagent.core.errors import ConfigError, ContextOverflow
-from lit_qagent.core.records import Constraint, History, Observation, Proposal, Sampling
+from lit_qagent.core.records import Constraint, History, Observation, Proposal, Sampling, Usage
+from lit_qagent.core.seeds import derive_seed
 from lit_qagent.policies.base import Policy
 
 
@@ -17,21 +19,39 @@ class Proposals:
     Attributes:
         proposals: At least one.
         dropped_steps: Oldest steps left out of the prompt because the context was too short.
+        num_batches: How many times the policy was asked, each time with the whole prompt.
     """
 
     proposals: tuple[Proposal, ...]
     dropped_steps: int = 0
+    num_batches: int = 1
+
+    def joined(self, other: "Proposals") -> "Proposals":
+        """Return these and then others for the same prompt, as one."""
+        return Proposals(
+            proposals=self.proposals + other.proposals,
+            dropped_steps=max(self.dropped_steps, other.dropped_steps),
+            num_batches=self.num_batches + other.num_batches,
+        )
+
+    def count(self, usage: Usage) -> None:
+        """Add what they cost to a usage."""
+        usage.add(
+            requests=self.requests,
+            prompt_tokens=self.prompt_tokens,
+            generated_tokens=self.generated_tokens,
+        )
 
     @property
     def requests(self) -> int:
         """Requests it took, those of re-prompts included."""
-        return 1 + sum(proposal.extra.requests for proposal in self.proposals)
+        return self.num_batches + sum(proposal.extra.requests for proposal in self.proposals)
 
     @property
     def prompt_tokens(self) -> int:
-        """Tokens of the shared prompt, and of the prompts of re-prompts."""
+        """Tokens of the shared prompt, once a batch, and of the prompts of re-prompts."""
         extra = sum(proposal.extra.prompt_tokens for proposal in self.proposals)
-        return self.proposals[0].prompt_tokens + extra
+        return self.num_batches * self.proposals[0].prompt_tokens + extra
 
     @property
     def generated_tokens(self) -> int:
@@ -107,17 +127,57 @@ class GuidedAgent:
         if self.num_candidates < 1:
             raise ConfigError(f"num_candidates must be >= 1, got {self.num_candidates}")
 
-    async def decide(self, history: History, observation: Observation, *, seed: int) -> Decision:
-        """Propose and pick; nothing is executed here."""
-        proposed = await propose_actions(
-            self.policy,
-            history,
-            self.num_candidates,
-            self.sampling,
-            constraint=action_constraint(observation, self.prompt),
-            seed=seed,
-        )
-        selection = await self.selector.select(
-            history, proposed.proposals, rng=random.Random(seed), scorer=self.scorer
-        )
-        return Decision(proposed=proposed, selection=selection)
+    async def decide(
+        self,
+        history: History,
+        observation: Observation,
+        *,
+        seed: int,
+        notes: Sequence[str] = (),
+        scorer: Scorer | None = None,
+    ) -> Decision:
+        """Propose and pick; nothing is executed here.
+
+        Args:
+            history: The chat so far.
+            observation: What the world said last.
+            seed: Of the sampling; a further batch has one derived from it.
+            notes: What earlier trials have taught. The policy reads them; the scorer does not, as
+                it was trained on prompts without any.
+            scorer: Gives values for this decision instead of the agent's own.
+        """
+        source = scorer or self.scorer
+        values = _Remembered(source) if source else None
+        proposed: Proposals | None = None
+        num_wanted = self.selector.num_first(self.num_candidates)
+        while True:
+            batch = await propose_actions(
+                self.policy,
+                add_notes(history, notes),
+                num_wanted,
+                self.sampling,
+                constraint=action_constraint(observation, self.prompt),
+                seed=derive_seed(seed, len(proposed.proposals)) if proposed else seed,
+            )
+            proposed = proposed.joined(batch) if proposed else batch
+            selection = await self.selector.select(
+                history, proposed.proposals, rng=random.Random(seed), scorer=values
+            )
+            num_wanted = self.selector.num_more(selection, proposed.proposals, self.num_candidates)
+            if num_wanted < 1:
+                return Decision(proposed=proposed, selection=selection)
+
+
+class _Remembered:
+    """Asks a scorer once for each candidate of one decision."""
+
+    def __init__(self, scorer: Scorer) -> None:
+        self._scorer = scorer
+        self._values: dict[str, float] = {}
+
+    async def score(self, history: History, candidates: Sequence[str]) -> list[float]:
+        new = [text for text in candidates if text not in self._values]
+        if new:
+            values = await self._scorer.score(history, new)
+            self._values |= dict(zip(new, values, strict=True))
+        return [self._values[text] for text in candidates]

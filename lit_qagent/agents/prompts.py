@@ -1,6 +1,7 @@
 """How a world is shown to an LLM: one rendering for collecting, training and acting."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lit_qagent.core.actions import parse_command
@@ -16,6 +17,7 @@ _THINK = (
     "Action: one command."
 )
 _ACT = "In each turn answer with one command and nothing else."
+_NOTES = "Notes from your earlier attempts at this task:"
 _THOUGHT_PATTERN = r"Thought: [^\n]{1,240}\nAction: "
 
 
@@ -66,6 +68,15 @@ def extend_history(history: History, step: Step) -> History:
         Message(role="user", content=step.observation.text),
     )
     return History(head=history.head, turns=history.turns + turn)
+
+
+def add_notes(history: History, notes: Sequence[str]) -> History:
+    """Return the chat with notes of earlier attempts behind the task; none leave it as it is."""
+    if not notes:
+        return history
+    *before, task = history.head
+    text = "\n".join([task.content, "", _NOTES, *(f"- {note}" for note in notes)])
+    return History(head=(*before, Message(role=task.role, content=text)), turns=history.turns)
 
 
 def action_constraint(observation: Observation, spec: PromptSpec) -> Constraint | None:

@@ -34,9 +34,30 @@ class Selection:
 
 
 class Selector(ABC):
-    """A rule that picks among n proposals."""
+    """A rule that picks among n proposals.
+
+    Attributes:
+        needs_scorer: True if it needs a Q-model.
+        uses: What the rule knows that no agent can know in earnest, such as ``the true reward``;
+            every report says it. Empty for an honest rule.
+    """
 
     needs_scorer: ClassVar[bool] = False
+    uses: ClassVar[str] = ""
+
+    def num_first(self, budget: int) -> int:
+        """Return how many proposals to sample at first; ``budget`` is the most for one decision."""
+        return budget
+
+    def num_more(self, selection: Selection, proposals: Sequence[Proposal], budget: int) -> int:
+        """Return how many more proposals to sample before one is executed; 0 lets it stand.
+
+        Args:
+            selection: What the rule picks from the proposals so far.
+            proposals: The proposals so far.
+            budget: Most proposals for one decision.
+        """
+        return 0
 
     @abstractmethod
     async def select(
@@ -124,3 +145,101 @@ class QSelector(Selector):
         value_of = dict(zip(distinct, values, strict=True))
         scores = tuple(value_of[canonical_action(proposal.text)] for proposal in proposals)
         return Selection(index=scores.index(max(scores)), scores=scores)
+
+
+class MostLikelySelector(Selector):
+    """Takes the action that the policy itself finds most likely, by mean log-probability per token.
+
+    The mean, as a sum would always favour short actions.
+    """
+
+    async def select(
+        self,
+        history: History,
+        proposals: Sequence[Proposal],
+        *,
+        rng: random.Random,
+        scorer: Scorer | None = None,
+    ) -> Selection:
+        """Pick the most likely; ties go to the earlier proposal.
+
+        Raises:
+            ConfigError: The policy reports no log-probabilities.
+        """
+        scores = tuple(_mean_log_prob(proposal) for proposal in proposals)
+        return Selection(index=scores.index(max(scores)), scores=scores)
+
+
+class AdaptiveQSelector(QSelector):
+    """Takes the action of highest Q, and samples more while the two best are close.
+
+    The agent's ``num_candidates`` is the budget of one decision. Each further batch is one more
+    request; what was sampled and scored before is kept.
+
+    Args:
+        first: Proposals in the first batch.
+        more: Proposals in each further batch.
+        margin: Sampling ends once the best action's Q exceeds the next one's by this much.
+
+    Raises:
+        ConfigError: A value is out of range.
+    """
+
+    def __init__(self, first: int = 2, more: int = 1, margin: float = 0.1) -> None:
+        if first < 1 or more < 1:
+            raise ConfigError(
+                f"AdaptiveQSelector: first and more must be >= 1, got {first} and {more}"
+            )
+        if margin < 0:
+            raise ConfigError(f"AdaptiveQSelector.margin must be >= 0, got {margin}")
+        self.first = first
+        self.more = more
+        self.margin = margin
+
+    def num_first(self, budget: int) -> int:
+        """Return the size of the first batch."""
+        return min(self.first, budget)
+
+    def num_more(self, selection: Selection, proposals: Sequence[Proposal], budget: int) -> int:
+        """Return the size of the next batch, 0 if the best action is clear or the budget spent.
+
+        One action alone, however often proposed, is clear: the policy is sure of it.
+        """
+        keys = [canonical_action(proposal.text) for proposal in proposals]
+        value_of = dict(zip(keys, selection.scores or (), strict=True))
+        best, *others = sorted(value_of.values(), reverse=True)
+        if not others or best - others[0] >= self.margin:
+            return 0
+        return min(self.more, budget - len(proposals))
+
+
+class OracleSelector(QSelector):
+    """Takes the action from which the episode truly ends best: an upper bound, not an agent.
+
+    Its values come from the world and not from a Q-model: `lit_qagent.agents.oracle.TrueReturns`.
+
+    Args:
+        rollouts: Times that the policy plays on from each action to the end; the value is the
+            mean of the true rewards.
+
+    Raises:
+        ConfigError: ``rollouts`` is below 1.
+    """
+
+    needs_scorer: ClassVar[bool] = False
+    uses: ClassVar[str] = "the true reward"
+
+    def __init__(self, rollouts: int = 1) -> None:
+        if rollouts < 1:
+            raise ConfigError(f"OracleSelector.rollouts must be >= 1, got {rollouts}")
+        self.rollouts = rollouts
+
+
+def _mean_log_prob(proposal: Proposal) -> float:
+    if proposal.log_prob is None:
+        raise ConfigError(
+            "MostLikelySelector needs log-probabilities, and this policy reports none; take a "
+            "policy that does (VLLMPolicy with log_probs true, TransformersPolicy among legal "
+            "actions) or another selector"
+        )
+    return proposal.log_prob / max(proposal.num_tokens, 1)

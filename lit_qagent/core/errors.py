@@ -45,5 +45,9 @@ class CheckpointError(QAgentError):
     """A checkpoint that is incomplete or does not fit the model or the program."""
 
 
+class TrainingFailure(QAgentError):
+    """Training that cannot go on: numbers that are none, or no memory left."""
+
+
 class OverlapError(QAgentError):
     """Tasks that were trained on appear among the held-out tasks."""

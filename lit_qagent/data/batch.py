@@ -32,6 +32,7 @@ class TokenBatch:
         targets: int64 [A]; the scored token ids.
         sequence_of: int64 [A]; the sequence that each scored token belongs to, ascending.
         num_action_tokens: int64 [S].
+        last_tokens: int64 [S]; index into the flattened hidden states of each action's last token.
         is_branched: True if some row holds more than one sequence; plain causal attention is then
             wrong.
     """
@@ -44,6 +45,7 @@ class TokenBatch:
     targets: Tensor
     sequence_of: Tensor
     num_action_tokens: Tensor
+    last_tokens: Tensor
     is_branched: bool
 
     @property
@@ -66,15 +68,26 @@ class PairBatch:
 
     Attributes:
         tokens: S = 2P sequences.
-        q_chosen: float32 [P]; ``Q_hat`` of the chosen action.
-        q_rejected: float32 [P]; ``Q_hat`` of the rejected action.
+        q_hat: float32 [S]; ``Q_hat`` of each action.
+        visits: float32 [S]; visits behind ``q_hat``.
         depth: int64 [P]; steps taken before the action.
+        group: int64 [P]; pairs of one trajectory have the same number.
+        reference_log_probs: float32 [S] of each action under the reference, if known.
+        names: P names for messages.
+        mean_over: The losses are summed and divided by this; the number of pairs, unless an
+            optimizer step takes several batches, whose pairs then all weigh the same.
+        num_unshared_tokens: Tokens of all sequences if nothing were shared.
     """
 
     tokens: TokenBatch
-    q_chosen: Tensor
-    q_rejected: Tensor
+    q_hat: Tensor
+    visits: Tensor
     depth: Tensor
+    group: Tensor
+    reference_log_probs: Tensor | None
+    names: tuple[str, ...]
+    mean_over: float
+    num_unshared_tokens: int
 
     @property
     def num_pairs(self) -> int:
@@ -83,31 +96,49 @@ class PairBatch:
 
     def to(self, device: torch.device | str) -> Self:
         """Return the batch on a device."""
-        return type(self)(
-            tokens=self.tokens.to(device),
-            q_chosen=self.q_chosen.to(device),
-            q_rejected=self.q_rejected.to(device),
-            depth=self.depth.to(device),
-        )
+        moved: dict[str, Any] = {
+            name: value.to(device) if isinstance(value, Tensor | TokenBatch) else value
+            for name, value in vars(self).items()
+        }
+        return type(self)(**moved)
 
 
 class PairTokens(NamedTuple):
-    """One rendered pair: both actions after the same prompt, and their labels."""
+    """One rendered pair: both actions after the same prompt, and their labels.
+
+    Attributes:
+        chosen: The better action.
+        rejected: The worse action.
+        q_chosen: ``Q_hat`` of the chosen action.
+        q_rejected: ``Q_hat`` of the rejected action.
+        depth: Steps taken before the action.
+        visits: Visits behind the two ``Q_hat``.
+        group: Number of the trajectory.
+        name: For messages.
+        reference: Log-probabilities of both actions under the reference, if known.
+    """
 
     chosen: TokenSequence
     rejected: TokenSequence
     q_chosen: float
     q_rejected: float
     depth: int
+    visits: tuple[int, int] = (1, 1)
+    group: int = 0
+    name: str = "unnamed"
+    reference: tuple[float, float] | None = None
 
 
-def collate_pairs(pairs: Sequence[PairTokens], sharing: Sharing) -> PairBatch:
+def collate_pairs(
+    pairs: Sequence[PairTokens], sharing: Sharing, mean_over: float | None = None
+) -> PairBatch:
     """Make a batch of at least one pair.
 
     Args:
         pairs: The rendered pairs.
         sharing: Which sequences share a row, and so compute equal prefixes once: those of the
             whole ``batch``, those of a ``pair``, or ``none``. The numbers are the same.
+        mean_over: See `PairBatch`; None is the number of pairs.
     """
     both = [(pair.chosen, pair.rejected) for pair in pairs]
     everything = [sequence for two in both for sequence in two]
@@ -118,12 +149,25 @@ def collate_pairs(pairs: Sequence[PairTokens], sharing: Sharing) -> PairBatch:
         rows = [list(two) for two in both]
     else:
         rows = [[sequence] for sequence in everything]
+    known = [pair.reference for pair in pairs if pair.reference is not None]
     return PairBatch(
         tokens=collate_sequences(rows),
-        q_chosen=torch.tensor([pair.q_chosen for pair in pairs], dtype=torch.float32),
-        q_rejected=torch.tensor([pair.q_rejected for pair in pairs], dtype=torch.float32),
+        q_hat=torch.tensor([[p.q_chosen, p.q_rejected] for p in pairs], dtype=torch.float32).view(
+            -1
+        ),
+        visits=torch.tensor([pair.visits for pair in pairs], dtype=torch.float32).view(-1),
         depth=torch.tensor([pair.depth for pair in pairs]),
+        group=torch.tensor([pair.group for pair in pairs]),
+        reference_log_probs=_flat(known) if len(known) == len(pairs) else None,
+        names=tuple(pair.name for pair in pairs),
+        mean_over=mean_over or len(pairs),
+        num_unshared_tokens=sum(len(s.prompt_ids) + len(s.action_ids) for s in everything),
     )
+
+
+def _flat(values: Sequence[tuple[float, float]]) -> Tensor:
+    """Return the values of chosen and rejected actions, alternating."""
+    return torch.tensor(values, dtype=torch.float32).view(-1)
 
 
 def collate_sequences(rows: Sequence[Sequence[TokenSequence]]) -> TokenBatch:
@@ -134,6 +178,7 @@ def collate_sequences(rows: Sequence[Sequence[TokenSequence]]) -> TokenBatch:
     predictors: list[int] = []
     targets: list[int] = []
     lengths: list[int] = []
+    ends: list[int] = []
     for index, (group, row) in enumerate(zip(rows, packed, strict=True)):
         offset = index * width + starts[index]
         for sequence, path in zip(group, row.paths, strict=True):
@@ -141,6 +186,7 @@ def collate_sequences(rows: Sequence[Sequence[TokenSequence]]) -> TokenBatch:
             predictors += [offset + node for node in path[first - 1 : -1]]
             targets += sequence.action_ids
             lengths.append(len(sequence.action_ids))
+            ends.append(offset + path[-1])
     num_action_tokens = torch.tensor(lengths)
     return TokenBatch(
         **_padded(packed, starts),
@@ -148,6 +194,7 @@ def collate_sequences(rows: Sequence[Sequence[TokenSequence]]) -> TokenBatch:
         targets=torch.tensor(targets),
         sequence_of=torch.repeat_interleave(torch.arange(len(lengths)), num_action_tokens),
         num_action_tokens=num_action_tokens,
+        last_tokens=torch.tensor(ends),
         is_branched=any(len(group) > 1 for group in rows),
     )
 

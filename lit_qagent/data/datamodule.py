@@ -1,9 +1,10 @@
 """Preference pairs for training: split by task, rendered and tokenised once."""
 
 import logging
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import lightning.pytorch as pl
 from torch.utils.data import DataLoader
@@ -12,10 +13,14 @@ from lit_qagent.core.errors import ConfigError, ContextOverflow, DataError
 from lit_qagent.core.pairs import PairCard, PreferencePair
 from lit_qagent.core.seeds import derive_seed
 from lit_qagent.data.batch import PairBatch, PairTokens, Sharing, collate_pairs
-from lit_qagent.data.loader import ResumableLoader
-from lit_qagent.data.pairs import PairSet, pair_history, read_pairs
+from lit_qagent.data.loader import PairLoader
+from lit_qagent.data.pairs import PairSet, pair_history
+from lit_qagent.data.planning import BatchPlan, Limits
 from lit_qagent.data.rendering import SequenceRenderer
+from lit_qagent.data.sources import PairSource, read_sources
 
+_REFERENCE_PAIRS = 8  # at once; without gradients even pairs that share nothing take little memory
+Order = Literal["pairs", "trajectories"]
 _log = logging.getLogger(__name__)
 
 
@@ -27,6 +32,11 @@ class HasRenderer(Protocol):
         """Chat template, tokenizer and context limit of the model."""
         ...
 
+    @property
+    def shares_prefixes(self) -> bool:
+        """Whether sequences may share rows."""
+        ...
+
 
 class PreferenceDataModule(pl.LightningDataModule):
     """Pairs of a folder, split so that no task is in two splits.
@@ -35,34 +45,45 @@ class PreferenceDataModule(pl.LightningDataModule):
     module at `setup`, so that it is named once.
 
     Args:
-        pairs: Folder of preference pairs.
-        batch_size: Pairs per batch.
+        pairs: Folder of preference pairs; or a file (JSON, JSON lines, parquet) or hub id of
+            pairs in TRL's formats or the original's; or several of these with weights.
+        batch_size: Most pairs in a batch.
         valid_fraction: Share of the tasks kept for validation, in [0, 1); at least one task
             unless 0.
         test_fraction: Share of the tasks kept for the test, in [0, 1); at least one task unless 0.
         sharing: Which sequences of a batch compute equal prefixes once. The numbers are the same;
             ``batch`` is fastest while prompts are short (its memory grows with the square of the
-            tokens of a batch), ``none`` suits models that cannot share.
+            tokens of a batch on a GPU), ``none`` is what models that cannot share fall back to.
+        order: What is shuffled: single ``pairs``, or ``trajectories``, whose pairs stay together
+            and, with ``sharing`` batch, compute their common history once.
+        max_tokens: Most tokens computed in a batch; trajectories beyond it are split where that
+            costs least. None is no limit.
         seed: Decides the splits and the order of training.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (flat keys in YAML)
         self,
-        pairs: Path,
+        pairs: Path | list[PairSource],
         batch_size: int = 8,
         valid_fraction: float = 0.1,
         test_fraction: float = 0.1,
         sharing: Sharing = "pair",
+        order: Order = "pairs",
+        max_tokens: int | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
         _check_fractions(valid_fraction, test_fraction)
         if batch_size < 1:
             raise ConfigError(f"data.batch_size must be >= 1, got {batch_size}")
-        self._folder = Path(pairs)
+        self._sources = [PairSource(path=pairs)] if isinstance(pairs, Path | str) else pairs
         self._batch_size = batch_size
         self._fractions = {"valid": valid_fraction, "test": test_fraction}
+        if max_tokens is not None and max_tokens < 2:
+            raise ConfigError(f"data.max_tokens must be >= 2 or null, got {max_tokens}")
         self._sharing: Sharing = sharing
+        self._order: Order = order
+        self._max_tokens = max_tokens
         self._seed = seed
         self._card: PairCard | None = None
         self._splits: dict[str, list[PairTokens]] = {}
@@ -94,6 +115,26 @@ class PreferenceDataModule(pl.LightningDataModule):
         self._ready()
         return {name: len(pairs) for name, pairs in self._splits.items()}
 
+    def pairs_of(self, split: str) -> list[PairTokens]:
+        """Return the rendered pairs of ``train``, ``valid`` or ``test``."""
+        self._ready()
+        return self._splits[split]
+
+    def remember_reference(self, split: str, log_probs: Sequence[tuple[float, float]]) -> None:
+        """Keep what the reference says about both actions of each pair of a split."""
+        self._splits[split][:] = [
+            pair._replace(reference=(values[0], values[1]))
+            for pair, values in zip(self.pairs_of(split), log_probs, strict=True)
+        ]
+
+    def reference_batches(self, split: str) -> Iterator[tuple[list[int], PairBatch]]:
+        """Give all pairs of a split, those of a trajectory together, with their indices."""
+        pairs = self.pairs_of(split)
+        sharing: Sharing = "batch" if self._sharing_now() != "none" else "none"
+        limits = Limits(sharing, _REFERENCE_PAIRS)
+        for indices in BatchPlan(pairs, group_pairs(pairs), limits=limits).in_order():
+            yield indices, _collate(pairs, sharing, indices)
+
     def setup(self, stage: str | None = None) -> None:
         """Read, render and split; done once.
 
@@ -102,25 +143,28 @@ class PreferenceDataModule(pl.LightningDataModule):
         """
         if self._card is not None:
             return
-        module: HasRenderer = self.trainer.lightning_module  # type: ignore[union-attr, assignment]
-        found = read_pairs(self._folder)
-        self._splits = self._render(found, module.renderer)
+        found = read_sources(self._sources, self._seed)
+        self._splits = self._render(found, self._module().renderer)
         self._card = found.card
 
-    def train_dataloader(self) -> ResumableLoader:
+    def train_dataloader(self) -> PairLoader:
         """Return shuffled batches, another order in each epoch."""
-        return ResumableLoader(
-            self._split("train"),
-            batch_size=self._batch_size,
-            seed=self._seed,
-            collate_fn=self._collate(),
+        pairs, trainer = self.pairs_of("train"), self._attached()
+        return PairLoader(
+            pairs,
+            self._plan(pairs, num_epochs=trainer.max_epochs, multiple_of=trainer.world_size),
+            sharing=self._sharing_now(),
+            accumulate=trainer.accumulate_grad_batches,
+            rank=trainer.global_rank,
+            world_size=trainer.world_size,
+            num_trained=partial(num_trained_batches, trainer),
         )
 
-    def val_dataloader(self) -> DataLoader[PairTokens] | list[Any]:
+    def val_dataloader(self) -> DataLoader[list[int]] | list[Any]:
         """Return the batches of the validation tasks; none if ``valid_fraction`` is 0."""
         return self._in_order("valid") if self._fractions["valid"] else []
 
-    def test_dataloader(self) -> DataLoader[PairTokens]:
+    def test_dataloader(self) -> DataLoader[list[int]]:
         """Return the batches of the test tasks.
 
         Raises:
@@ -144,19 +188,48 @@ class PreferenceDataModule(pl.LightningDataModule):
         _check_splits(splits, self._fractions, renderer)
         return splits
 
-    def _split(self, name: str) -> list[PairTokens]:
-        self._ready()
-        return self._splits[name]
-
-    def _in_order(self, name: str) -> DataLoader[PairTokens]:
+    def _in_order(self, name: str) -> DataLoader[list[int]]:
+        """Return a loader whose items are whole batches, which Lightning may hand out to ranks."""
+        pairs = self.pairs_of(name)
         return DataLoader(
-            self._split(name),  # type: ignore[arg-type] # torch reads any sequence
-            batch_size=self._batch_size,
-            collate_fn=self._collate(),
+            self._plan(pairs).in_order(),  # type: ignore[arg-type] # torch reads any sequence
+            batch_size=None,
+            collate_fn=partial(_collate, pairs, self._sharing_now()),
         )
 
-    def _collate(self) -> "partial[PairBatch]":
-        return partial(collate_pairs, sharing=self._sharing)
+    def _plan(
+        self, pairs: list[PairTokens], *, num_epochs: int | None = None, multiple_of: int = 1
+    ) -> BatchPlan:
+        by_tree = self._order == "trajectories"
+        return BatchPlan(
+            pairs,
+            group_pairs(pairs) if by_tree else [[i] for i in range(len(pairs))],
+            limits=Limits(self._sharing_now(), self._batch_size, self._max_tokens),
+            seed=self._seed,
+            num_epochs=num_epochs,
+            multiple_of=multiple_of,
+        )
+
+    def _module(self) -> HasRenderer:
+        module: HasRenderer = self._attached().lightning_module  # type: ignore[assignment]
+        return module
+
+    def _sharing_now(self) -> Sharing:
+        """Return what is shared with the model at hand; says so once if it is less than asked."""
+        if self._sharing != "none" and not self._module().shares_prefixes:
+            _log.warning(
+                "the model cannot keep sequences apart that share a row (sliding window, recurrent "
+                "layers, or its own positions), so every sequence is computed by itself: "
+                "data.sharing is none instead of %s",
+                self._sharing,
+            )
+            self._sharing = "none"
+        return self._sharing
+
+    def _attached(self) -> pl.Trainer:
+        if self.trainer is None:
+            raise ConfigError("PreferenceDataModule has no trainer; hand it to trainer.fit")
+        return self.trainer
 
     def _ready(self) -> PairCard:
         if self._card is None:
@@ -164,19 +237,54 @@ class PreferenceDataModule(pl.LightningDataModule):
         return self._card
 
 
+def group_pairs(pairs: Sequence[PairTokens]) -> list[list[int]]:
+    """Return the indices of the pairs of each trajectory, in order of appearance."""
+    groups: dict[int, list[int]] = {}
+    for index, pair in enumerate(pairs):
+        groups.setdefault(pair.group, []).append(index)
+    return list(groups.values())
+
+
+def num_trained_batches(trainer: pl.Trainer) -> int:
+    """Return how many batches of the epoch are in the weights, not only in hand.
+
+    An optimizer step that was interrupted counts with none of its batches.
+    """
+    done: int = trainer.fit_loop.epoch_loop.batch_progress.current.processed  # type: ignore[attr-defined]
+    if done >= trainer.num_training_batches:
+        return done
+    return done - done % int(trainer.accumulate_grad_batches)
+
+
+def _collate(pairs: list[PairTokens], sharing: Sharing, indices: list[int]) -> PairBatch:
+    return collate_pairs([pairs[i] for i in indices], sharing)
+
+
 def render_pair(pair: PreferencePair, renderer: SequenceRenderer) -> PairTokens | None:
-    """Return the token ids of a pair, or None (counted) if it is longer than the context."""
+    """Return the token ids of a pair, or None (counted) if it is longer than the context.
+
+    Raises:
+        DataError: Both actions have the same tokens, so there is nothing to learn.
+    """
     actions = [pair.chosen[0]["content"], pair.rejected[0]["content"]]
     try:
         chosen, rejected = renderer.render(pair_history(pair), actions)
     except ContextOverflow:
         return None
+    if chosen.action_ids == rejected.action_ids:
+        raise DataError(
+            f"chosen and rejected of task {pair.task_id!r} at depth {pair.depth} have the same "
+            f"tokens ({actions[0][:80]!r}); remove the pair"
+        )
     return PairTokens(
         chosen=chosen,
         rejected=rejected,
         q_chosen=pair.q_chosen,
         q_rejected=pair.q_rejected,
         depth=pair.depth,
+        visits=(pair.visits_chosen, pair.visits_rejected),
+        group=derive_seed(pair.tree_id or pair.task_id),
+        name=f"task {pair.task_id} tree {pair.tree_id} depth {pair.depth}",
     )
 
 

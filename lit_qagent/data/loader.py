@@ -1,82 +1,87 @@
-"""A data loader that resumes in the middle of an epoch at exactly the next batch."""
+"""A loader that resumes in the middle of an epoch at exactly the next batch to train on."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
-import torch
-from torch.utils.data import DataLoader, Sampler
-
-from lit_qagent.core.seeds import derive_seed
-from lit_qagent.data.batch import PairBatch, PairTokens
+from lit_qagent.data.batch import PairBatch, PairTokens, Sharing, collate_pairs
+from lit_qagent.data.planning import BatchPlan
 
 
-class EpochSampler(Sampler[int]):
-    """A shuffled order that depends on the seed and the epoch only.
+class PairLoader:
+    """Batches of pairs in the order of a plan; reads in the main process.
+
+    No torch DataLoader: the pairs are token ids already, and Lightning would put a sampler of its
+    own between it and the plan where there are several processes.
 
     Args:
-        num_pairs: How many to order.
-        seed: Same seed and epoch, same order.
-    """
-
-    def __init__(self, num_pairs: int, seed: int) -> None:
-        self.num_pairs = num_pairs
-        self.seed = seed
-        self.start = 0
-        self._epoch = 0
-
-    def __len__(self) -> int:
-        return self.num_pairs
-
-    def __iter__(self) -> Iterator[int]:
-        generator = torch.Generator().manual_seed(derive_seed("epoch", self.seed, self._epoch))
-        order = torch.randperm(self.num_pairs, generator=generator).tolist()
-        start, self.start = self.start, 0
-        return iter(order[start:])
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the order; Lightning calls it at the start of each epoch."""
-        self._epoch = epoch
-
-
-class ResumableLoader(DataLoader[PairTokens]):
-    """Batches of pairs; Lightning saves and restores how many were given in this epoch.
-
-    It reads in the main process (the pairs are token ids already) and has a random generator of
-    its own, so that iterating leaves the global one alone.
+        pairs: The pairs.
+        plan: Which of them are in which batch.
+        sharing: See `collate_pairs`.
+        accumulate: Batches of one optimizer step, whose pairs shall all weigh the same.
+        rank: Which of the processes this is; process r takes every ``world_size``-th batch.
+        world_size: How many processes there are; their gradients are averaged.
+        num_trained: Tells how many batches of this epoch were trained on; what was given and not
+            trained on (Ctrl-C) is given again. None counts those given.
     """
 
     def __init__(
         self,
         pairs: Sequence[PairTokens],
+        plan: BatchPlan,
         *,
-        batch_size: int,
-        seed: int,
-        collate_fn: Callable[[list[PairTokens]], PairBatch],
+        sharing: Sharing,
+        accumulate: int = 1,
+        rank: int = 0,
+        world_size: int = 1,
+        num_trained: Callable[[], int] | None = None,
     ) -> None:
-        self._order = EpochSampler(len(pairs), seed)
+        self._pairs = pairs
+        self._plan = plan
+        self._sharing: Sharing = sharing
+        self._accumulate = accumulate
+        self._rank = rank
+        self._world_size = world_size
+        self._num_trained = num_trained
+        self._epoch = 0
         self._given = 0
         self._skip = 0
-        super().__init__(
-            pairs,  # type: ignore[arg-type] # torch reads any sequence
-            batch_size=batch_size,
-            sampler=self._order,
-            collate_fn=collate_fn,
-            generator=torch.Generator().manual_seed(seed),
-        )
 
-    def __iter__(self) -> Iterator[Any]:  # type: ignore[override] # a generator, to count
-        skip, self._skip = self._skip, 0
-        self._given = skip
-        self._order.start = skip * (self.batch_size or 1)
-        for batch in super().__iter__():
+    def __len__(self) -> int:
+        return len(self._plan) // self._world_size
+
+    def __iter__(self) -> Iterator[PairBatch]:
+        self._given, self._skip = self._skip, 0
+        batches = self._plan.batches(self._epoch)
+        for place in range(self._given, len(self)):
+            indices = batches[place * self._world_size + self._rank]
             self._given += 1
-            yield batch
+            yield collate_pairs(
+                [self._pairs[i] for i in indices], self._sharing, self._mean_over(batches, place)
+            )
+
+    @property
+    def sampler(self) -> "PairLoader":
+        """Where Lightning looks for `set_epoch`."""
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order; Lightning calls it at the start of each epoch."""
+        self._epoch = epoch
 
     def state_dict(self) -> dict[str, int]:
-        """Return how many batches of the current epoch were given."""
+        """Return how many batches of the current epoch need not be given again."""
+        done = self._given if self._num_trained is None else self._num_trained()
         # At the end of an epoch all were given: the next one starts at its first batch.
-        return {"given": self._given % len(self)}
+        return {"given": done % len(self)}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Skip what an interrupted run was given."""
+        """Skip what an interrupted run was trained on."""
         self._skip = state["given"]
+
+    def _mean_over(self, batches: Sequence[Sequence[int]], place: int) -> float:
+        """Return the pairs of a batch's optimizer step, per batch and process.
+
+        Lightning divides the loss by ``accumulate`` and averages over processes.
+        """
+        per_step = self._accumulate * self._world_size
+        first = place * self._world_size // per_step * per_step
+        return sum(map(len, batches[first : first + per_step])) / per_step

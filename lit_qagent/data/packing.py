@@ -37,7 +37,7 @@ def pack_row(sequences: Sequence[Sequence[int]]) -> PackedRow:
     # Lexicographic order is a depth-first walk of the trie: neighbours share the most.
     for index in sorted(range(len(sequences)), key=lambda i: list(sequences[i])):
         sequence = sequences[index]
-        shared = _common_prefix(previous, sequence)
+        shared = common_prefix(previous, sequence)
         _close(row, path[shared:])
         path = path[:shared]
         for position in range(shared, len(sequence)):
@@ -57,10 +57,10 @@ def _close(row: PackedRow, nodes: Sequence[int]) -> None:
         row.visible_until[node] = len(row.token_ids)
 
 
-def _common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
-    length = 0
-    for a, b in zip(left, right, strict=False):
-        if a != b:
-            break
-        length += 1
+def common_prefix(left: Sequence[object], right: Sequence[object]) -> int:
+    """Return how many leading items two sequences have in common."""
+    length = min(len(left), len(right))
+    for position in range(length):
+        if left[position] != right[position]:
+            return position
     return length

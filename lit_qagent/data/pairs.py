@@ -134,6 +134,11 @@ def _pair(row: Mapping[str, Any], where: str) -> PreferencePair:
             raise DataError(f"{where}, {name} must be one assistant message; {_AGAIN}")
         if not row[name][0]["content"].strip():
             raise DataError(f"{where} has an empty {name} action; {_AGAIN}")
+    if row["chosen"][0]["content"].strip() == row["rejected"][0]["content"].strip():
+        raise DataError(
+            f"{where} has equal chosen and rejected actions "
+            f"({row['chosen'][0]['content'][:80]!r}), which teach nothing; remove it, or {_AGAIN}"
+        )
     return PreferencePair(**row)
 
 

@@ -12,13 +12,10 @@ from rich.console import Console
 from rich.table import Table
 
 from lit_qagent.evaluation.episodes import TRAJECTORIES_GLOB
-from lit_qagent.evaluation.report import (
-    REPORT_FILES,
-    agent_table,
-    difference_table,
-    write_report,
-)
+from lit_qagent.evaluation.plots import report_plots
+from lit_qagent.evaluation.report import REPORT_FILES, write_report
 from lit_qagent.evaluation.shard import MANIFEST_FILE
+from lit_qagent.evaluation.tables import agent_table, difference_table, flag_notes
 from lit_qagent.evaluation.tasks import EpisodeDataModule
 
 _ARTIFACTS = "evaluation"
@@ -48,11 +45,16 @@ class WriteReport(Callback):
 
 
 def log_to_mlflow(logger: MLFlowLogger, report: Mapping[str, Any], folder: Path) -> None:
-    """Log the numbers of a report as metrics and its files as artifacts of the logger's run."""
+    """Log the numbers of a report as metrics, its files, plots and table as the run's artifacts."""
     logger.log_metrics(report_metrics(report))
     files = [folder / name for name in (*REPORT_FILES, MANIFEST_FILE)]
     for path in [*files, *sorted(folder.glob(TRAJECTORIES_GLOB))]:
         logger.experiment.log_artifact(logger.run_id, str(path), _ARTIFACTS)
+    for name, plot in report_plots(report).items():
+        logger.experiment.log_text(logger.run_id, plot, f"{_ARTIFACTS}/plots/{name}.svg")
+    head, *rows = agent_table(report)
+    table = {"columns": head, "data": rows}
+    logger.experiment.log_dict(logger.run_id, table, f"{_ARTIFACTS}/agents.json")
 
 
 def report_metrics(report: Mapping[str, Any]) -> dict[str, float]:
@@ -67,10 +69,13 @@ def report_metrics(report: Mapping[str, Any]) -> dict[str, float]:
             metrics[f"{name}/{key}_low"] = interval["low"]
             metrics[f"{name}/{key}_high"] = interval["high"]
         metrics[f"{name}/failures"] = row["failures"]
+        metrics |= {f"{name}/cost_{key}": cost for key, cost in (row.get("cost") or {}).items()}
     for name, row in report["differences"].items():
         for key, difference in {"reward": row, **row["others"]}.items():
             for end in ("mean", "low", "high"):
                 metrics[f"{name}/{key}_{end}"] = difference[end]
+        for key in ("p_value", "p_holm", "cost_ratio"):
+            metrics[f"{name}/{key}"] = row.get(key)
     return {key: float(value) for key, value in metrics.items() if value is not None}
 
 
@@ -80,13 +85,16 @@ def show_report(report: Mapping[str, Any], folder: Path, console: Console | None
     console.print(
         _rich_table(agent_table(report, intervals=False), "Agents on the same held-out tasks")
     )
-    console.print(_rich_table(difference_table(report), "Differences, 95 % intervals over tasks"))
+    for note in flag_notes(report):
+        console.print(f"† {note}.", markup=False)
+    differences = difference_table(report, brief=True)
+    console.print(_rich_table(differences, "Differences, 95 % intervals over tasks"))
     console.print(f"Report: {folder / 'report.html'}", markup=False, soft_wrap=True)
 
 
 def _rich_table(rows: list[list[str]], title: str) -> Table:
     head, *body = rows
-    table = Table(title=title, box=SIMPLE_HEAD, title_justify="left")
+    table = Table(title=title, box=SIMPLE_HEAD, title_justify="left", collapse_padding=True)
     for position, name in enumerate(head):
         table.add_column(name, no_wrap=position < 2)
     for row in body:

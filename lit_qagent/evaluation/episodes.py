@@ -55,7 +55,7 @@ class PlayedEpisode:
         success: True if the full outcome reward was earned.
         metrics: The world's scores at the end, such as ``{"em": 1.0}``; empty if it gave none.
         first_observation: What the agent read first.
-        steps: Decisions in order; empty after a failure.
+        steps: Decisions in order; those until then after a failure.
         requests: Policy requests.
         prompt_tokens: Tokens of all prompts, one prompt per request.
         generated_tokens: Tokens of all candidates.
@@ -63,6 +63,11 @@ class PlayedEpisode:
         dropped_steps: Steps left out of prompts for lack of context, over all decisions.
         cut_candidates: Candidates that the token limit cut.
         failure: Why the episode could not be played to its end, else None.
+        truncated: True if the step limit ended it, False if the world did; None in files of
+            versions that did not record it.
+        extra_steps: Environment steps besides those listed: other trials, look-ahead of an
+            upper bound.
+        num_trials: Trials played, the one listed included.
     """
 
     agent: str
@@ -80,6 +85,9 @@ class PlayedEpisode:
     dropped_steps: int = 0
     cut_candidates: int = 0
     failure: str | None = None
+    truncated: bool | None = None
+    extra_steps: int = 0
+    num_trials: int = 1
 
     @property
     def key(self) -> EpisodeKey:
@@ -109,29 +117,37 @@ class PlayedEpisode:
     def finished(cls, key: EpisodeKey, episode: Episode, *, seconds: float) -> Self:
         """Describe an episode that was played to its end."""
         trajectory = episode.trajectory
-        proposals = [decision.proposed.proposals for decision in episode.decisions]
         return cls(
             **key._asdict(),
             reward=trajectory.reward,
             success=trajectory.success,
             metrics=dict(trajectory.steps[-1].metrics),
-            first_observation=trajectory.first_observation.text,
-            steps=_played_steps(episode),
-            requests=episode.usage.requests,
-            prompt_tokens=episode.usage.prompt_tokens,
-            generated_tokens=episode.usage.generated_tokens,
+            **_played_part(episode),
             seconds=seconds,
-            dropped_steps=episode.dropped_steps,
-            cut_candidates=sum(p.finish_reason == "length" for some in proposals for p in some),
+            truncated=trajectory.steps[-1].truncated,
         )
 
     @classmethod
-    def failed(cls, key: EpisodeKey, error: Exception, *, seconds: float) -> Self:
-        """Describe an episode that an error ended: it has no reward and is counted apart."""
+    def failed(
+        cls,
+        key: EpisodeKey,
+        error: BaseException,
+        *,
+        seconds: float,
+        episode: Episode | None = None,
+    ) -> Self:
+        """Describe an episode that an error ended: it has no reward and is counted apart.
+
+        Args:
+            key: Which episode.
+            error: What ended it.
+            seconds: Wall time until then.
+            episode: What was played until then, if anything.
+        """
         return cls(
             **key._asdict(),
             metrics={},
-            steps=[],
+            **(_played_part(episode) if episode else {"steps": []}),
             seconds=seconds,
             failure=f"{type(error).__name__}: {error}",
         )
@@ -212,6 +228,22 @@ class EpisodeLog:
         keep = data.rfind(b"\n") + 1
         self._file.truncate(keep)
         return len(data) - keep
+
+
+def _played_part(episode: Episode) -> dict[str, Any]:
+    """Return the fields that an episode has whether or not it was played to its end."""
+    proposals = [decision.proposed.proposals for decision in episode.decisions]
+    return {
+        "first_observation": episode.trajectory.first_observation.text,
+        "steps": _played_steps(episode),
+        "requests": episode.usage.requests,
+        "prompt_tokens": episode.usage.prompt_tokens,
+        "generated_tokens": episode.usage.generated_tokens,
+        "dropped_steps": episode.dropped_steps,
+        "cut_candidates": sum(p.finish_reason == "length" for some in proposals for p in some),
+        "extra_steps": episode.extra_steps,
+        "num_trials": episode.num_trials,
+    }
 
 
 def _played_steps(episode: Episode) -> list[PlayedStep]:

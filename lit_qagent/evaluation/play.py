@@ -7,12 +7,16 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lit_qagent.agents.episode import play_episode
+from lit_qagent.agents.episode import EpisodeCut
 from lit_qagent.agents.guided import GuidedAgent
+from lit_qagent.agents.trials import SingleTrial, Trials
 from lit_qagent.core.errors import EnvironmentFailure, PolicyFailure
 from lit_qagent.core.records import Task
 from lit_qagent.environments.base import Environment
 from lit_qagent.evaluation.episodes import EpisodeKey, PlayedEpisode
+from lit_qagent.evaluation.outcomes import NO_ANSWER, outcome
+
+DEAD_AFTER = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +52,7 @@ async def play_episodes(
     *,
     concurrency: int,
     on_end: Callable[[PlayedEpisode], None],
+    trials: Mapping[str, Trials] | None = None,
 ) -> None:
     """Play all planned episodes, at most ``concurrency`` at once; close the policies at the end.
 
@@ -60,10 +65,17 @@ async def play_episodes(
         concurrency: Episodes in flight.
         on_end: Called for each episode as soon as it has ended, or has failed for want of an
             answer from the policy or because the world broke. Any other error ends the run.
+        trials: Name -> how often the agent may try a task, for those that try more than once.
+
+    Raises:
+        PolicyFailure: So many episodes in a row got no answer (`DEAD_AFTER`, or twice as many as
+            are in flight) that the policy must be dead; trying the rest would waste hours.
     """
+    trials = trials or {}
+    hand_over = _Watch(on_end, max(DEAD_AFTER, 2 * concurrency))
     waiting = iter(planned)
     workers = [
-        asyncio.create_task(_work(waiting, agents, environment, on_end))
+        asyncio.create_task(_work(waiting, agents, environment, hand_over, trials))
         for _ in range(min(concurrency, len(planned)))
     ]
     try:
@@ -98,18 +110,43 @@ async def _work(
     agents: Mapping[str, GuidedAgent],
     environment: Environment,
     on_end: Callable[[PlayedEpisode], None],
+    trials: Mapping[str, Trials],
 ) -> None:
     for planned in waiting:
-        on_end(await _play(planned, agents[planned.agent], environment))
+        tries = trials.get(planned.agent, SingleTrial())
+        on_end(await _play(planned, agents[planned.agent], environment, tries))
+
+
+class _Watch:
+    """Hands episodes over and counts those in a row that got no answer from the policy."""
+
+    def __init__(self, on_end: Callable[[PlayedEpisode], None], dead_after: int) -> None:
+        self._on_end = on_end
+        self._dead_after = dead_after
+        self._in_a_row = 0
+
+    def __call__(self, episode: PlayedEpisode) -> None:
+        self._on_end(episode)
+        self._in_a_row = self._in_a_row + 1 if outcome(episode) == NO_ANSWER else 0
+        if self._in_a_row >= self._dead_after:
+            raise PolicyFailure(
+                f"{self._in_a_row} episodes in a row got no answer from the policy, the last one: "
+                f"{episode.failure}; all finished episodes are kept, start the policy's server "
+                "again and give the same command to play the rest"
+            )
 
 
 async def _play(
-    planned: PlannedEpisode, agent: GuidedAgent, environment: Environment
+    planned: PlannedEpisode, agent: GuidedAgent, environment: Environment, trials: Trials
 ) -> PlayedEpisode:
     began = time.monotonic()
     try:
-        episode = await play_episode(agent, environment, planned.task, seed=planned.seed)
-    except (PolicyFailure, EnvironmentFailure) as error:
+        episode = await trials.play(agent, environment, planned.task, seed=planned.seed)
+    except EpisodeCut as cut:
+        spent = time.monotonic() - began
+        cause = cut.__cause__ or cut
+        return PlayedEpisode.failed(planned.key, cause, seconds=spent, episode=cut.episode)
+    except (PolicyFailure, EnvironmentFailure) as error:  # before the first observation
         return PlayedEpisode.failed(planned.key, error, seconds=time.monotonic() - began)
     return PlayedEpisode.finished(planned.key, episode, seconds=time.monotonic() - began)
 

@@ -2,33 +2,35 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment as Templates
 from jinja2 import FileSystemLoader, StrictUndefined, select_autoescape
 
+from lit_qagent.agents.selection import OracleSelector
 from lit_qagent.core import manifest
 from lit_qagent.core.errors import StoreError
+from lit_qagent.evaluation import tables
+from lit_qagent.evaluation.cost import cost_per_episode, cost_ratio, is_matched
+from lit_qagent.evaluation.depths import decisions_by_depth, regret_by_depth
+from lit_qagent.evaluation.differences import difference_row, significance_rows
 from lit_qagent.evaluation.episodes import TRAJECTORIES_GLOB, PlayedEpisode, read_episodes
-from lit_qagent.evaluation.plots import difference_plot, reward_plot
+from lit_qagent.evaluation.outcomes import choose_examples, count_outcomes
+from lit_qagent.evaluation.plots import curve_plots, difference_plot, reward_plot
 from lit_qagent.evaluation.shard import MANIFEST_FILE, RESULTS_FOLDER, SESSIONS_GLOB
 from lit_qagent.evaluation.specs import SCHEMA_VERSION
 from lit_qagent.evaluation.statistics import (
     AgentSummary,
-    Difference,
-    Estimate,
     compare,
     metric_names,
     summarize,
-    verdict,
 )
 from lit_qagent.evaluation.versions import installed_versions
 
 REPORT_FILES = ("report.md", "report.html", "report.json")
-_MAIN = "reward"
+_ORACLE = f"{OracleSelector.__module__}.{OracleSelector.__qualname__}"
 
 
 def write_report(folder: Path) -> dict[str, Any]:
@@ -40,7 +42,7 @@ def write_report(folder: Path) -> dict[str, Any]:
     Raises:
         StoreError: The folder has no manifest, no episodes, or is damaged.
     """
-    settings = _read_settings(folder)
+    settings = read_settings(folder)
     episodes = list(read_episodes(folder).episodes.values())
     if not episodes:
         raise StoreError(f"{RESULTS_FOLDER} {str(folder)!r} has no episodes; play some first")
@@ -52,11 +54,10 @@ def write_report(folder: Path) -> dict[str, Any]:
         "settings_text": _settings_text(settings),
         "policy_text": _in_one_line(settings["policy"]),
         "q_model_text": _in_one_line(settings["q_model"]),
-        "agent_table": agent_table(report),
-        "difference_table": difference_table(report),
-        "shortened_table": shortened_table(report),
+        "tables": tables,
         "reward_plot": reward_plot(report["agents"]),
         "difference_plot": difference_plot(report["differences"]),
+        "curve_plots": curve_plots(report["agents"]),
         "examples": choose_examples(episodes),
     }
     templates = Templates(
@@ -78,7 +79,7 @@ def build_report(
     """Return the whole report as JSON values."""
     metrics = metric_names(episodes)
     by_agent = {name: [e for e in episodes if e.agent == name] for name in settings["agents"]}
-    treatment = settings["treatment"]
+    prices = settings.get("prices")
     failed = sum(episode.failure is not None for episode in episodes)
     planned = len(settings["agents"]) * len(settings["task_ids"]) * len(settings["tasks"]["seeds"])
     return {
@@ -92,15 +93,17 @@ def build_report(
         },
         "metrics": metrics,
         "agents": {
-            name: {**settings["agents"][name], **_agent_row(summarize(some, metrics))}
+            name: {
+                **settings["agents"][name],
+                **_agent_row(summarize(some, metrics)),
+                "cost": cost_per_episode(some, prices),
+                "outcomes": count_outcomes(some),
+            }
             for name, some in by_agent.items()
         },
-        "differences": {
-            f"{treatment} - {control}": _difference_row(
-                compare(by_agent[treatment], by_agent[control], metrics)
-            )
-            for control in settings["controls"]
-        },
+        "differences": _differences(settings, by_agent, metrics),
+        "by_depth": {name: decisions_by_depth(some) for name, some in by_agent.items()},
+        "regret_by_depth": _regrets(settings, by_agent),
         "split": settings["tasks"]["split"],
         "seeds": settings["tasks"]["seeds"],
         **{key: settings[key] for key in ("environment", "policy", "prompt", "sampling")},
@@ -114,52 +117,12 @@ def build_report(
     }
 
 
-def agent_table(report: Mapping[str, Any], *, intervals: bool = True) -> list[list[str]]:
-    """Return the table of agents, its heading first, as texts; with intervals it is wide."""
-    scores = [_MAIN, "success", *report["metrics"]]
-    rows = [["agent", "n", *scores, "steps", "invalid", "tokens", "episodes", "failed"]]
-    for name, row in report["agents"].items():
-        if "intervals" in row:
-            shown = [_with_interval(row[key], row["intervals"][key]) for key in scores]
-            cells = shown if intervals else [f"{row[key]:.3f}" for key in scores]
-            cells += [f"{row['steps']:.1f}", f"{row['invalid_rate']:.1%}", f"{row['tokens']:.0f}"]
-        else:
-            cells = ["-"] * (len(scores) + 3)
-        counts = [str(row["episodes"]), str(row["failures"])]
-        rows.append([name, str(row["num_candidates"]), *cells, *counts])
-    return rows
+def read_settings(folder: Path) -> dict[str, Any]:
+    """Return the manifest of a results folder.
 
-
-def difference_table(report: Mapping[str, Any]) -> list[list[str]]:
-    """Return the table of differences in reward, its heading first, as texts."""
-    rows = [["treatment - control", "reward", "verdict", "tasks", "left out"]]
-    for name, row in report["differences"].items():
-        shown = _with_interval(row["mean"], row, signed=True) if row["tasks"] else "-"
-        rows.append([name, shown, row["verdict"], str(row["tasks"]), str(row["excluded_episodes"])])
-    return rows
-
-
-def shortened_table(report: Mapping[str, Any]) -> list[list[str]]:
-    """Return what was left out or cut, by agent, its heading first, as texts."""
-    head = ["agent", "failed episodes", "steps dropped from prompts"]
-    rows = [[*head, "candidates cut by the token limit"]]
-    for name, row in report["agents"].items():
-        counts = (row["failures"], row["dropped_steps"], row["cut_candidates"])
-        rows.append([name, *map(str, counts)])
-    return rows
-
-
-def choose_examples(episodes: Iterable[PlayedEpisode]) -> dict[str, PlayedEpisode]:
-    """Return the first success and the first failure of each agent, by a title."""
-    chosen: dict[str, PlayedEpisode] = {}
-    for episode in episodes:
-        if episode.failure is None:
-            outcome = "success" if episode.success else "no success"
-            chosen.setdefault(f"{episode.agent}: {outcome}", episode)
-    return dict(sorted(chosen.items()))
-
-
-def _read_settings(folder: Path) -> dict[str, Any]:
+    Raises:
+        StoreError: It is missing, damaged or of another schema.
+    """
     settings = manifest.read(folder / MANIFEST_FILE, RESULTS_FOLDER)
     if settings.get("schema_version") != SCHEMA_VERSION:
         raise StoreError(
@@ -194,29 +157,39 @@ def _agent_row(summary: AgentSummary) -> dict[str, Any]:
     return {**means, **counts, "intervals": intervals}
 
 
-def _difference_row(difference: Difference) -> dict[str, Any]:
-    counts = {
-        "tasks": difference.tasks,
-        "excluded_episodes": difference.excluded_episodes,
+def _differences(
+    settings: Mapping[str, Any],
+    by_agent: Mapping[str, Sequence[PlayedEpisode]],
+    metrics: Sequence[str],
+) -> dict[str, Any]:
+    """Return treatment minus each control, tested with a correction for their number."""
+    treatment, controls = settings["treatment"], settings["controls"]
+    found = {name: compare(by_agent[treatment], by_agent[name], metrics) for name in controls}
+    prices = settings.get("prices")
+    cost = {name: cost_per_episode(some, prices) for name, some in by_agent.items()}
+    ratios = {name: cost_ratio(cost[treatment], cost[name]) for name in controls}
+    tests = significance_rows(found)
+    return {
+        f"{treatment} - {name}": {
+            **difference_row(difference),
+            **tests[name],
+            "cost_ratio": ratios[name],
+            "cost_matched": is_matched(ratios[name]),
+        }
+        for name, difference in found.items()
     }
-    if not difference.estimates:
-        nothing = {"mean": None, "low": None, "high": None}
-        return {**nothing, **counts, "verdict": "nothing to compare", "others": {}}
-    others = {key: _difference(one) for key, one in difference.estimates.items() if key != _MAIN}
-    return {**_difference(difference.estimates[_MAIN]), **counts, "others": others}
 
 
-def _difference(estimate: Estimate) -> dict[str, Any]:
-    return {**asdict(estimate), "verdict": verdict(estimate)}
-
-
-def _with_interval(
-    mean: float, interval: Mapping[str, float | None], *, signed: bool = False
-) -> str:
-    form = "+.3f" if signed else ".3f"
-    if interval["low"] is None:
-        return f"{mean:{form}} (no interval)"
-    return f"{mean:{form}} [{interval['low']:{form}}, {interval['high']:{form}}]"
+def _regrets(
+    settings: Mapping[str, Any], by_agent: Mapping[str, Sequence[PlayedEpisode]]
+) -> dict[str, Any]:
+    """Return agent -> regret by depth, by the values of the first oracle; empty without one."""
+    agents = settings["agents"]
+    oracle = next((name for name, row in agents.items() if row["selector"] == _ORACLE), None)
+    if oracle is None:
+        return {}
+    others = {name: some for name, some in by_agent.items() if name != oracle}
+    return {name: regret_by_depth(some, by_agent[oracle]) for name, some in others.items()}
 
 
 def _cost(folder: Path) -> dict[str, float]:

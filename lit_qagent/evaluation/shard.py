@@ -14,9 +14,10 @@ from lit_qagent.agents.guided import GuidedAgent
 from lit_qagent.agents.selection import Scorer
 from lit_qagent.core import manifest
 from lit_qagent.evaluation.episodes import EpisodeLog, PlayedEpisode, read_episodes
+from lit_qagent.evaluation.lineage import check_overlap, check_prompt
 from lit_qagent.evaluation.play import PlannedEpisode, plan_episodes, play_episodes, run_to_end
 from lit_qagent.evaluation.progress import EpisodeProgress
-from lit_qagent.evaluation.specs import Evaluation, check_overlap
+from lit_qagent.evaluation.specs import Evaluation
 
 MANIFEST_FILE = "manifest.json"
 SESSIONS_GLOB = "sessions*.jsonl"
@@ -49,12 +50,14 @@ class EpisodeShard:
 
         Raises:
             OverlapError: Held-out tasks are among those.
+            CheckpointError: The Q-model was trained on prompts of another form.
             ConfigError: An agent needs a Q-model and there is none.
             StoreError: The output folder was made with other settings, or is damaged.
             KeyboardInterrupt: On Ctrl-C; finished episodes are kept, and how to go on is said.
         """
         tasks = self.evaluation.held_out_tasks()
         check_overlap(tasks, lineage)
+        check_prompt(self.evaluation.prompt, lineage)
         agents = self.evaluation.build_agents(scorer)
         self._claim_folder(lineage)
         planned = plan_episodes(
@@ -74,11 +77,17 @@ class EpisodeShard:
         return f".rank{self.rank}.jsonl" if self.rank else ".jsonl"
 
     def _claim_folder(self, lineage: Mapping[str, Any]) -> None:
-        """Check that the folder belongs to this run; one where nothing was played is taken over."""
+        """Check that the folder belongs to this run; one where nothing was played is taken over.
+
+        So is one that differs in prices alone: they decide what is reported, not what is played.
+        """
         path = self._folder / MANIFEST_FILE
         settings = self.evaluation.settings(lineage)
-        if path.exists() and not read_episodes(self._folder).episodes:
-            manifest.write_json(path, settings)
+        if path.exists():
+            old = manifest.read(path, RESULTS_FOLDER)
+            only_prices = not manifest.differences(_unpriced(old), _unpriced(settings))
+            if only_prices or not read_episodes(self._folder).episodes:
+                manifest.write_json(path, settings)
         manifest.claim(path, settings, RESULTS_FOLDER)
 
     def _play_missing(
@@ -123,6 +132,7 @@ class EpisodeShard:
                     self.evaluation.environment,
                     concurrency=self.evaluation.play.concurrency,
                     on_end=hand_over,
+                    trials=self.evaluation.trials,
                 )
             )
         except KeyboardInterrupt:
@@ -165,6 +175,10 @@ class Session:
     def count(self, episode: PlayedEpisode) -> None:
         """Count one more episode."""
         self._played.append(episode.failure is not None)
+
+
+def _unpriced(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in settings.items() if key != "prices"}
 
 
 def peak_rss_gb() -> float:

@@ -1,7 +1,5 @@
 """What an evaluation is made of: agents, held-out tasks, and what is compared with what."""
 
-import hashlib
-import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -12,14 +10,16 @@ from typing import Any
 from lit_qagent.agents.guided import GuidedAgent
 from lit_qagent.agents.prompts import PROMPT_VERSION, PromptSpec
 from lit_qagent.agents.selection import Scorer, Selector
-from lit_qagent.core.errors import ConfigError, OverlapError
+from lit_qagent.agents.trials import Trials
+from lit_qagent.core.errors import ConfigError
 from lit_qagent.core.records import Sampling, Task
 from lit_qagent.environments.base import Environment
+from lit_qagent.evaluation.cost import Prices
+from lit_qagent.evaluation.lineage import describe_lineage
 from lit_qagent.policies.base import Policy
 
 SCHEMA_VERSION = 1
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.]*")
-_NAMED_TASKS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,17 +28,26 @@ class AgentSpec:
 
     Attributes:
         selector: The rule that picks among the candidates.
-        num_candidates: Actions sampled per decision; one of them is executed.
+        num_candidates: Actions sampled per decision (at most, where the selector adapts their
+            number); one of them is executed.
         sampling: How this agent samples, where it differs from the others.
+        trials: How often it may try a task; once if not given.
     """
 
     selector: Selector
     num_candidates: int = 1
     sampling: Sampling | None = None
+    trials: Trials | None = None
 
     def __post_init__(self) -> None:
         if self.num_candidates < 1:
             raise ConfigError(f"num_candidates must be >= 1, got {self.num_candidates}")
+
+    @property
+    def uses(self) -> str:
+        """What this agent knows that none can know in a single trial in earnest; or empty."""
+        known = [self.selector.uses, self.trials.uses if self.trials else ""]
+        return " and ".join(dict.fromkeys(text for text in known if text))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,12 +84,14 @@ class PlaySpec:
         treatment: The agent of interest.
         controls: The agents it is compared with; all other agents if not given.
         concurrency: Episodes in flight in each process.
+        prices: What the policy's tokens cost; without them reports name no dollars.
     """
 
     output: Path
     treatment: str = "q_guided"
     controls: list[str] | None = None
     concurrency: int = 16
+    prices: Prices | None = None
 
     def __post_init__(self) -> None:
         if self.concurrency < 1:
@@ -145,6 +156,11 @@ class Evaluation:
             )
         return list(known[wanted.first_task : end])
 
+    @property
+    def trials(self) -> dict[str, Trials]:
+        """Name -> trials, for the agents that may try a task more than once."""
+        return {name: spec.trials for name, spec in self.agents.items() if spec.trials}
+
     def build_agents(self, scorer: Scorer | None) -> dict[str, GuidedAgent]:
         """Return name -> agent, ready to play.
 
@@ -170,6 +186,7 @@ class Evaluation:
 
     def settings(self, lineage: Mapping[str, Any]) -> dict[str, Any]:
         """Return everything that decides the numbers, as JSON values, for the manifest."""
+        prices = {"prices": asdict(self.play.prices)} if self.play.prices else {}
         return {
             "schema_version": SCHEMA_VERSION,
             "environment": self.environment.settings(),
@@ -182,6 +199,7 @@ class Evaluation:
             "tasks": asdict(self.tasks),
             "task_ids": [task.task_id for task in self.held_out_tasks()],
             "q_model": describe_lineage(lineage),
+            **prices,
         }
 
     def _check_known(self, option: str, names: Sequence[str]) -> None:
@@ -192,35 +210,6 @@ class Evaluation:
                 raise ConfigError(f"{option} names {name!r} {count} times; once is enough")
 
 
-def check_overlap(tasks: Sequence[Task], lineage: Mapping[str, Any]) -> None:
-    """Refuse held-out tasks that the Q-model was trained on.
-
-    Args:
-        tasks: The tasks to play.
-        lineage: ``task_ids`` holds the tasks the Q-model has seen.
-
-    Raises:
-        OverlapError: At least one task is in both.
-    """
-    trained = set(lineage.get("task_ids", ()))
-    shared = [task.task_id for task in tasks if task.task_id in trained]
-    if shared:
-        some = ", ".join(shared[:_NAMED_TASKS]) + (", ..." if shared[_NAMED_TASKS:] else "")
-        raise OverlapError(
-            f"{len(shared)} of {len(tasks)} held-out tasks were used to train the Q-model "
-            f"({some}); choose another tasks.split or tasks.first_task"
-        )
-
-
-def describe_lineage(lineage: Mapping[str, Any]) -> dict[str, Any]:
-    """Return where the Q-model comes from, its task list as a count and everything as a hash."""
-    shown = {key: value for key, value in lineage.items() if key != "task_ids"}
-    if "task_ids" in lineage:
-        shown["trained_tasks"] = len(lineage["task_ids"])
-    text = json.dumps(dict(lineage), sort_keys=True)
-    return {**shown, "lineage_hash": hashlib.sha256(text.encode()).hexdigest()}
-
-
 def _describe(spec: AgentSpec) -> dict[str, Any]:
     kind = type(spec.selector)
     options = {key: value for key, value in vars(spec.selector).items() if key[0] != "_"}
@@ -229,4 +218,11 @@ def _describe(spec: AgentSpec) -> dict[str, Any]:
         **({"selector_options": options} if options else {}),
         "num_candidates": spec.num_candidates,
         "sampling": asdict(spec.sampling) if spec.sampling else None,
+        **({"trials": _class_and_options(spec.trials)} if spec.trials else {}),
+        **({"uses": spec.uses} if spec.uses else {}),
     }
+
+
+def _class_and_options(trials: Trials) -> dict[str, Any]:
+    kind = type(trials)
+    return {"class": f"{kind.__module__}.{kind.__qualname__}", **vars(trials)}

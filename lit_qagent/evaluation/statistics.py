@@ -15,6 +15,10 @@ from numpy.typing import NDArray
 from scipy.stats import bootstrap
 
 from lit_qagent.evaluation.episodes import PlayedEpisode
+from lit_qagent.evaluation.significance import (
+    minimum_detectable_difference,
+    permutation_p_values,
+)
 
 LEVEL = 0.95
 NUM_RESAMPLES = 10_000
@@ -68,11 +72,15 @@ class Difference:
         tasks: Tasks compared; 0 if the two share no finished episode.
         excluded_episodes: Episodes that only one of the two has finished.
         estimates: Quantity -> mean difference with its interval.
+        p_values: Quantity -> p-value of the paired permutation test, not corrected.
+        detectable: Quantity -> smallest true difference that so many tasks would show.
     """
 
     tasks: int
     excluded_episodes: int
     estimates: Mapping[str, Estimate]
+    p_values: Mapping[str, float | None]
+    detectable: Mapping[str, float | None]
 
 
 def quantities(episode: PlayedEpisode, metrics: Collection[str]) -> dict[str, float]:
@@ -134,7 +142,7 @@ def compare(
     *,
     seed: int = 0,
 ) -> Difference:
-    """Return treatment minus control by a paired bootstrap over tasks.
+    """Return treatment minus control by paired bootstrap and permutation over tasks.
 
     Both means of a resample are taken on the same tasks, which equals resampling the per-task
     differences. Only episodes of the same task and seed that both have finished are compared.
@@ -143,7 +151,7 @@ def compare(
         treatment: Episodes of one agent.
         control: Episodes of the other.
         metrics: The world's scores, see `quantities`.
-        seed: Seed of the bootstrap.
+        seed: Seed of the resampling.
     """
     ours, theirs = _finished(treatment), _finished(control)
     shared = [key for key in ours if key in theirs]
@@ -156,6 +164,8 @@ def compare(
         tasks=_num_tasks(table),
         excluded_episodes=len(ours) + len(theirs) - 2 * len(shared),
         estimates=bootstrap_means(table, seed=seed),
+        p_values=permutation_p_values(table, seed=seed),
+        detectable={name: minimum_detectable_difference(row) for name, row in table.items()},
     )
 
 

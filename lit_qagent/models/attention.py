@@ -1,22 +1,28 @@
 """Attention over packed rows that computes what a branch sees, not the whole square.
 
 A packed row is a prefix trie in depth-first order. Cut where branches part, it is a list of
-segments, and the queries of a segment see its ancestors and, causally, itself. On a CPU this is
-several times cheaper than one call with a dense mask, which computes every masked cell.
+segments: the queries of a segment see all of its ancestors and, causally, itself. On a CPU these
+are two unmasked calls of the flash kernel per segment, merged by their log-sum-exp; the gathered
+ancestors are not kept for the backward pass. On a GPU it is one call of FlexAttention with a block
+mask, compiled once for all lengths. A dense mask would cost every masked cell.
 """
 
+from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
 
 from lit_qagent.data.batch import TokenBatch
 
 if TYPE_CHECKING:
+    from torch.nn.attention.flex_attention import BlockMask
+
     from lit_qagent.models.cached_attention import Group
 
 BRANCH_ATTENTION = "lit_qagent_branches"
+_flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+_flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 
 
 class Segment(NamedTuple):
@@ -25,17 +31,56 @@ class Segment(NamedTuple):
     Attributes:
         start: Index of the first token in its row.
         end: Index after the last one.
-        visible: int64 [K]; what the last token sees: the ancestors of the first, then the segment.
-        mask: bool [end - start, K]; True where a token sees another.
+        ancestors: int64 [K]; what the first token sees apart from itself.
     """
 
     start: int
     end: int
-    visible: Tensor
-    mask: Tensor
+    ancestors: Tensor
 
 
-def split_rows(batch: TokenBatch) -> list[list[Segment]]:
+Rows = list[list[Segment]]
+
+
+def branches_of(batch: TokenBatch) -> "Rows | BlockMask":
+    """Return who sees whom in the form that is fastest where the batch lies."""
+    if batch.token_ids.device.type == "cpu":
+        return split_rows(batch)
+    return block_mask(batch.visible_until, compiled=True)
+
+
+def block_mask(visible_until: Tensor, *, compiled: bool) -> "BlockMask":
+    """Return the block mask of ``k <= q < visible_until[k]``.
+
+    Args:
+        visible_until: int64 [R, T].
+        compiled: Build it block by block, never the whole square; on GPUs only.
+    """
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    def sees(row: Tensor, head: Tensor, q: Tensor, k: Tensor) -> Tensor:
+        return (k <= q) & (q < visible_until[row, k])
+
+    rows, width = visible_until.shape
+    make = _compiled(create_block_mask) if compiled else create_block_mask
+    found: BlockMask = make(sees, rows, None, width, width, device=visible_until.device)
+    return found
+
+
+def branch_mask(visible_until: Tensor) -> Tensor:
+    """Return which token sees which: bool [R, 1, T, T] from `TokenBatch.visible_until` [R, T]."""
+    row = torch.arange(visible_until.shape[1], device=visible_until.device)
+    causal = row[:, None] >= row[None, :]
+    return (causal & (row[:, None] < visible_until[:, None, :]))[:, None]
+
+
+@cache
+def _compiled(function: Any) -> Any:  # noqa: ANN401 (a function in, the same compiled out)
+    """Compile once for every length; fixed shapes would compile anew for each batch."""
+    return torch.compile(function, dynamic=True)
+
+
+def split_rows(batch: TokenBatch) -> Rows:
     """Return the segments of each row, in order; padding is in none."""
     first = batch.token_ids.shape[1] - batch.is_token.sum(dim=1)
     return [
@@ -45,10 +90,7 @@ def split_rows(batch: TokenBatch) -> list[list[Segment]]:
 
 
 def register_branch_attention() -> str:
-    """Make the attention known to transformers and return its name.
-
-    A model that does not hand ``segments`` on to its attention gets plain SDPA with the mask.
-    """
+    """Make the attention known to transformers and return its name."""
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import sdpa_mask
 
@@ -65,10 +107,10 @@ def branch_attention(
     value: Tensor,
     attention_mask: Tensor | None,
     scaling: float | None = None,
-    segments: list[list[Segment]] | None = None,
+    branches: "Rows | BlockMask | None" = None,
     **others: Any,  # noqa: ANN401 (what else transformers hands over)
 ) -> tuple[Tensor, None]:
-    """Attend by groups or segments if there are any, else with the mask.
+    """Attend by groups or branches if there are any, else with the mask.
 
     Equal to ``softmax(scaling * query @ key.T + mask) @ value`` at every token that is no padding.
 
@@ -77,11 +119,11 @@ def branch_attention(
         query: [R, heads, T, D].
         key: [R, key heads, T, D].
         value: [R, key heads, T, D].
-        attention_mask: What transformers made of the model's mask; used without segments.
+        attention_mask: What transformers made of the model's mask; used without branches.
         scaling: Factor of the products; None is ``D ** -0.5``.
-        segments: Result of `split_rows`.
+        branches: Result of `branches_of`.
         others: ``groups`` are histories with kept keys and values, in a single row. The rest is
-            handed on where there are neither segments nor groups.
+            handed on where there are neither branches nor groups.
 
     Returns:
         [R, T, heads, D], 0 at padding, and None for the weights.
@@ -91,59 +133,116 @@ def branch_attention(
 
         groups: list[Group] = others["groups"]
         return attend_groups(module, query, key, value, groups, scaling), None
-    if segments is None:
+    if branches is None:
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
         output, _ = sdpa_attention_forward(
             module, query, key, value, attention_mask, scaling=scaling, **others
         )
         return output, None
-    repeats = query.shape[1] // key.shape[1]
-    rows = [
-        attend_segments(query[r], key[r], value[r], row, scaling=scaling, repeats=repeats)
-        for r, row in enumerate(segments)
-    ]
-    return torch.stack(rows).transpose(1, 2).contiguous(), None
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    found: Tensor
+    if isinstance(branches, list):
+        found = _SegmentAttention.apply(query, key, value, branches, scale)  # type: ignore[no-untyped-call]
+    else:
+        from torch.nn.attention.flex_attention import flex_attention
 
-
-def attend_segments(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    segments: list[Segment],
-    *,
-    scaling: float | None,
-    repeats: int,
-    offset: int = 0,
-) -> Tensor:
-    """Return [heads, T, D] of one row.
-
-    Args:
-        query: [heads, T, D], of the tokens from ``offset`` on.
-        key: [key heads, K, D], of all tokens that segments see.
-        value: [key heads, K, D].
-        segments: They cover the queries in order; what comes before them is padding.
-        scaling: Factor of the products; None is ``D ** -0.5``.
-        repeats: Query heads for each key head.
-        offset: Tokens that have a key and no query.
-    """
-    padding = query.new_zeros(query.shape[0], segments[0].start - offset, query.shape[2])
-    outputs = [padding]
-    for segment in segments:
-        seen_key, seen_value = (
-            part.index_select(1, segment.visible).repeat_interleave(repeats, dim=0)
-            for part in (key, value)
+        found = _compiled(flex_attention)(
+            query, key, value, block_mask=branches, scale=scale, enable_gqa=True
         )
-        # SDPA's fast kernels want a batch axis.
-        [output] = scaled_dot_product_attention(
-            query[None, :, segment.start - offset : segment.end - offset],
-            seen_key[None],
-            seen_value[None],
-            attn_mask=segment.mask,
-            scale=scaling,
-        )
-        outputs.append(output)
-    return torch.cat(outputs, dim=1)
+    return found.transpose(1, 2).contiguous(), None
+
+
+class _SegmentAttention(torch.autograd.Function):
+    """Flash attention of each segment to its ancestors and to itself."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,  # noqa: ANN401
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        rows: Rows,
+        scale: float,
+    ) -> Tensor:
+        output = torch.zeros_like(query)
+        normaliser = torch.zeros(query.shape[:3], dtype=torch.float32)
+        for row, segments in enumerate(rows):
+            for segment in segments:
+                own = slice(segment.start, segment.end)
+                part = query[row : row + 1, :, own]
+                seen, total = _flash(
+                    part, *_own(key, value, row, own, query), 0.0, True, scale=scale
+                )
+                if len(segment.ancestors):
+                    before, weight = _flash(
+                        part,
+                        *_gathered(key, value, row, segment.ancestors, query),
+                        0.0,
+                        False,
+                        scale=scale,
+                    )
+                    both = torch.logaddexp(total, weight)
+                    seen = seen * (total - both).exp()[..., None].to(seen.dtype)
+                    seen += before * (weight - both).exp()[..., None].to(seen.dtype)
+                    total = both
+                output[row, :, own] = seen[0]
+                normaliser[row, :, own] = total[0]
+        ctx.save_for_backward(query, key, value, output, normaliser)
+        ctx.rows, ctx.scale = rows, scale
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+        query, key, value, output, normaliser = ctx.saved_tensors
+        grads = [torch.zeros_like(part) for part in (query, key, value)]
+        for row, segments in enumerate(ctx.rows):
+            for segment in segments:
+                own = slice(segment.start, segment.end)
+                mine = [part[row : row + 1, :, own] for part in (gradient, query)]
+                known = [part[row : row + 1, :, own] for part in (output, normaliser)]
+                pairs = [(own, _own(key, value, row, own, query), True)]
+                if len(segment.ancestors):
+                    seen = _gathered(key, value, row, segment.ancestors, query)
+                    pairs.append((segment.ancestors, seen, False))
+                for where, kv, causal in pairs:
+                    # With the normaliser of both parts each gives its share of the gradient.
+                    of_query, *of_kv = _flash_backward(
+                        mine[0], mine[1], *kv, *known, 0.0, causal, scale=ctx.scale
+                    )
+                    grads[0][row, :, own] += of_query[0]
+                    for grad, found in zip(grads[1:], of_kv, strict=True):
+                        _add(grad[row], where, found[0])
+        return (*grads, None, None)
+
+
+def _own(key: Tensor, value: Tensor, row: int, own: slice, query: Tensor) -> tuple[Tensor, Tensor]:
+    """Return keys and values of a segment, one per query head: [1, heads, t, D]."""
+    groups = query.shape[1] // key.shape[1]
+    return (
+        key[row : row + 1, :, own].repeat_interleave(groups, dim=1),
+        value[row : row + 1, :, own].repeat_interleave(groups, dim=1),
+    )
+
+
+def _gathered(
+    key: Tensor, value: Tensor, row: int, tokens: Tensor, query: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return keys and values of some tokens, one per query head: [1, heads, K, D]."""
+    groups = query.shape[1] // key.shape[1]
+    return (
+        key[row : row + 1].index_select(2, tokens).repeat_interleave(groups, dim=1),
+        value[row : row + 1].index_select(2, tokens).repeat_interleave(groups, dim=1),
+    )
+
+
+def _add(total: Tensor, where: slice | Tensor, part: Tensor) -> None:
+    """Add [heads, t, D] to [key heads, T, D] at some tokens; heads that share a key add up."""
+    summed = part.view(total.shape[0], -1, *part.shape[1:]).sum(dim=1)
+    if isinstance(where, slice):
+        total[:, where] += summed
+    else:
+        total.index_add_(1, where, summed)
 
 
 def split_nodes(positions: list[int], first: int, path: list[int]) -> list[Segment]:
@@ -169,6 +268,5 @@ def split_nodes(positions: list[int], first: int, path: list[int]) -> list[Segme
 
 def _segment(path: list[int], start: int, end: int) -> Segment:
     """Make the segment whose last token's path is given."""
-    num_ancestors = len(path) - (end - start)
-    mask = torch.ones(end - start, len(path), dtype=torch.bool).tril(diagonal=num_ancestors)
-    return Segment(start=start, end=end, visible=torch.tensor(path), mask=mask)
+    ancestors = path[: len(path) - (end - start)]
+    return Segment(start=start, end=end, ancestors=torch.tensor(ancestors, dtype=torch.int64))

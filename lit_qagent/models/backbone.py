@@ -6,6 +6,7 @@ The only module that knows peft and bitsandbytes; both are imported when a model
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -13,13 +14,16 @@ import torch
 from torch import Tensor, nn
 
 from lit_qagent.core.errors import CheckpointError, MissingPackage, ModelError
-from lit_qagent.models.attention import Segment, register_branch_attention
+from lit_qagent.data.batch import collate_sequences
+from lit_qagent.data.rendering import TokenSequence
+from lit_qagent.models.attention import Rows, branch_mask, branches_of, register_branch_attention
 from lit_qagent.models.cached_attention import Group, cached_arguments
 from lit_qagent.models.specs import BackboneSpec, LoraSpec
 from lit_qagent.policies.pretrained import resolve_model
 
 if TYPE_CHECKING:
     from peft import PeftModel
+    from torch.nn.attention.flex_attention import BlockMask
     from transformers import PreTrainedModel
 
 _log = logging.getLogger(__name__)
@@ -55,16 +59,30 @@ class Backbone(nn.Module):
         return getattr(self.language_model.config, "max_position_embeddings", None)
 
     @property
-    def shares_prefixes(self) -> bool:
-        """True if attention takes a mask of which token sees which, in every layer."""
+    def hidden_size(self) -> int:
+        """H."""
+        size: int = self.language_model.config.get_text_config().hidden_size
+        return size
+
+    def shares_prefixes(self, length: int) -> bool:
+        """Return whether sequences of up to ``length`` tokens may share a row.
+
+        What the configuration does not say is tried out: recurrent layers, positions that are
+        counted and not given, attention that ignores who sees whom.
+        """
         config = self.language_model.config.get_text_config()
         kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-        windowed = getattr(config, "sliding_window", None) and not hasattr(config, "layer_types")
-        return (
-            self.spec.attention != "flash_attention_2"
-            and kinds == {"full_attention"}
-            and (not windowed)
-        )
+        window = getattr(config, "sliding_window", None)
+        if window and (kinds == {"sliding_attention"} or not hasattr(config, "layer_types")):
+            # A window that is never left is none.
+            kinds = {"full_attention"} if length <= window else {"sliding_attention"}
+        if self.spec.attention == "flash_attention_2" or kinds != {"full_attention"}:
+            return False
+        return self._keeps_branches_apart
+
+    @cached_property
+    def _keeps_branches_apart(self) -> bool:
+        return keeps_branches_apart(self)
 
     @property
     def is_untrained(self) -> bool:
@@ -85,8 +103,8 @@ class Backbone(nn.Module):
         self,
         token_ids: Tensor,
         position_ids: Tensor,
-        attention_mask: Tensor,
-        segments: list[list[Segment]] | None = None,
+        attention_mask: Tensor | None,
+        branches: "Rows | BlockMask | None" = None,
     ) -> Tensor:
         """Return the last hidden states.
 
@@ -94,14 +112,24 @@ class Backbone(nn.Module):
             token_ids: int64 [R, T].
             position_ids: int64 [R, T].
             attention_mask: bool [R, T] (False is padding; attention is causal), or [R, 1, T, T]
-                (True where the row's token sees the column's).
-            segments: The same mask as `split_rows` gives it, where that is cheaper.
+                (True where the row's token sees the column's); None with ``branches``.
+            branches: Who sees whom, as `branches_of` gives it; for ``sdpa`` only.
 
         Returns:
             [R, T, H] in the model's dtype.
         """
+        if branches is not None:
+            # Four dimensions are handed on as they are: no mask of the whole square is made.
+            unused = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=token_ids.device)
+            return decode(
+                self.language_model,
+                input_ids=token_ids,
+                position_ids=position_ids,
+                attention_mask=unused,
+                branches=branches,
+            )
         mask = attention_mask
-        if mask.dim() == 4 and self.spec.attention == "eager":
+        if mask is not None and mask.dim() == 4 and self.spec.attention == "eager":
             # Eager attention adds its mask; a boolean one would be added as 0 and 1.
             floor = torch.finfo(self.language_model.dtype).min
             mask = torch.zeros_like(mask, dtype=self.language_model.dtype).masked_fill(~mask, floor)
@@ -110,7 +138,6 @@ class Backbone(nn.Module):
             input_ids=token_ids,
             position_ids=position_ids,
             attention_mask=mask,
-            **({"segments": segments} if segments and self.spec.attention == "sdpa" else {}),
         )
 
     def decode_groups(self, token_ids: Tensor, position_ids: Tensor, groups: list[Group]) -> Tensor:
@@ -119,7 +146,7 @@ class Backbone(nn.Module):
         Args:
             token_ids: int64 [1, T]; the new tokens of all groups.
             position_ids: int64 [1, T].
-            groups: What sees what; their memories grow by the new tokens. ``sdpa`` only.
+            groups: What sees what; their memories take up the new tokens. ``sdpa`` only.
         """
         return decode(
             self.language_model,
@@ -128,9 +155,10 @@ class Backbone(nn.Module):
             **cached_arguments(groups, token_ids.device),
         )
 
-    def logits(self, hidden: Tensor) -> Tensor:
-        """Return float32 logits [..., V] of hidden states [..., H]."""
-        return output_layer(self.language_model)(hidden).float()  # type: ignore[no-any-return]
+    @property
+    def output_layer(self) -> nn.Module:
+        """The layer from hidden states [..., H] to logits [..., V]."""
+        return output_layer(self.language_model)
 
     @contextmanager
     def reference(self) -> Iterator[None]:
@@ -199,6 +227,32 @@ def load_backbone(spec: BackboneSpec, adapter: Path, *, trainable: bool) -> Back
             f"the adapter in {str(adapter)!r} cannot be put on {spec.name!r} ({reason}); give the "
             "base model it was trained on, or export the checkpoint again"
         ) from error
+
+
+@torch.no_grad()
+def keeps_branches_apart(backbone: Backbone) -> bool:
+    """Try it: a row of two branches gives the hidden states of two separate sequences."""
+
+    def last_states(rows: list[list[TokenSequence]]) -> Tensor:
+        batch = collate_sequences(rows).to(backbone.language_model.device)
+        fast = batch.is_branched and backbone.spec.attention == "sdpa"
+        mask = branch_mask(batch.visible_until) if batch.is_branched else batch.is_token
+        states = backbone(
+            batch.token_ids,
+            batch.position_ids,
+            None if fast else mask,
+            branches_of(batch) if fast else None,
+        )
+        return states.flatten(0, 1)[batch.last_tokens].float()  # type: ignore[no-any-return]
+
+    sequences = [TokenSequence([*_PROBE_IDS, *_PROBE_IDS], [first, 1]) for first in (2, 3)]
+    try:
+        packed = last_states([sequences])
+    except (TypeError, ValueError, RuntimeError) as error:
+        _log.info("%s takes no packed row: %s", backbone.spec.name, error)
+        return False
+    alone = torch.cat([last_states([[one]]) for one in sequences])
+    return torch.allclose(packed, alone, rtol=0.05, atol=0.05 * float(alone.abs().max()))
 
 
 def decode(model: "PreTrainedModel", **inputs: Any) -> Tensor:  # noqa: ANN401 (models differ)

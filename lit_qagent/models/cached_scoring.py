@@ -18,7 +18,7 @@ from lit_qagent.models.attention import split_nodes
 from lit_qagent.models.cached_attention import Group, LayerMemory
 from lit_qagent.models.history_cache import HistoryCache
 from lit_qagent.models.q_heads import ActionEvidence
-from lit_qagent.models.q_model import QModel
+from lit_qagent.models.q_model import QModel, Read
 
 POLICY, REFERENCE = "policy", "reference"
 _MAX_NEW_TOKENS = 4096  # of one call; bounds the memory of its activations
@@ -48,6 +48,7 @@ class _Call:
     targets: Tensor
     sequence_of: Tensor
     num_action_tokens: Tensor
+    last_tokens: Tensor
 
 
 class CachedScoring:
@@ -61,15 +62,10 @@ class CachedScoring:
     def __init__(self, q_model: QModel, *, max_bytes: int) -> None:
         self._q_model = q_model
         self._passes = (POLICY, REFERENCE) if q_model.head.needs_reference else (POLICY,)
-        self.cache = HistoryCache(max_bytes, self._passes)
+        layers = q_model.backbone.language_model.config.get_text_config().num_hidden_layers
+        self.cache = HistoryCache(max_bytes, self._passes, layers)
         self.computed_tokens = 0
         self._weights_version = -1
-
-    @property
-    def is_possible(self) -> bool:
-        """True if the model's attention is ours."""
-        backbone = self._q_model.backbone
-        return backbone.shares_prefixes and backbone.spec.attention == "sdpa"
 
     def score(self, asked: Sequence[Sequence[TokenSequence]]) -> list[list[float]]:
         """Return Q of every candidate of every request.
@@ -89,7 +85,7 @@ class CachedScoring:
 
     def _prepare(self, sequences: Sequence[TokenSequence]) -> _Part:
         row = pack_row([s.prompt_ids + s.action_ids for s in sequences])
-        num_kept, memories = self.cache.find(sequences[0].prompt_ids)
+        num_kept, memories = self.cache.find(sequences[0].prompt_ids, len(row.token_ids))
         return _Part(sequences, row, num_kept, memories)
 
     def _run(self, parts: list[_Part]) -> list[list[float]]:
@@ -97,25 +93,32 @@ class CachedScoring:
             return []
         call = _lay_out(parts, self._q_model.backbone.language_model.device)
         self.computed_tokens += call.token_ids.shape[1]
+        head = self._q_model.head
         reference = None
         if REFERENCE in self._passes:
             with self._q_model.backbone.reference():
-                reference = self._log_probs(call, parts, REFERENCE)
-        evidence = ActionEvidence(
-            log_probs=self._log_probs(call, parts, POLICY),
-            reference_log_probs=reference,
-            num_tokens=call.num_action_tokens,
+                reference = self._read(call, parts, REFERENCE, log_probs=True, hidden=False)
+        read = self._read(
+            call, parts, POLICY, log_probs=head.needs_log_probs, hidden=head.needs_hidden
         )
-        values = self._q_model.head(evidence).tolist()
+        evidence = ActionEvidence(
+            log_probs=read.log_probs,
+            reference_log_probs=reference.log_probs if reference else None,
+            num_tokens=call.num_action_tokens,
+            last_hidden=read.last_hidden,
+        )
+        values = head(evidence).tolist()
         for part in parts:
             self.cache.store(part.sequences, part.row, part.memories)
         counts = [len(part.sequences) for part in parts]
         return [list(chunk) for chunk in _split(values, counts)]
 
-    def _log_probs(self, call: _Call, parts: list[_Part], name: str) -> Tensor:
+    def _read(
+        self, call: _Call, parts: list[_Part], name: str, *, log_probs: bool, hidden: bool
+    ) -> Read:
         groups = _groups(parts, name)
-        hidden = self._q_model.backbone.decode_groups(call.token_ids, call.position_ids, groups)
-        return self._q_model.sum_log_probs(hidden, call)
+        states = self._q_model.backbone.decode_groups(call.token_ids, call.position_ids, groups)
+        return self._q_model.read_states(states, call, log_probs=log_probs, hidden=hidden)
 
     def _forget_other_weights(self) -> None:
         """Empty the cache if the weights have changed since the last call."""
@@ -133,8 +136,6 @@ def _groups(parts: Sequence[_Part], name: str) -> list[Group]:
         groups.append(
             Group(
                 first=first,
-                num_new=part.num_new,
-                num_kept=kept,
                 segments=split_nodes(part.row.position_ids, kept, list(range(kept))),
                 memory=part.memories[name],
             )
@@ -150,6 +151,7 @@ def _lay_out(parts: Sequence[_Part], device: torch.device) -> _Call:
     predictors: list[int] = []
     targets: list[int] = []
     lengths: list[int] = []
+    last_tokens: list[int] = []
     for part in parts:
         # Node k of the trie stands in column k + offset.
         offset = len(token_ids) - part.num_kept
@@ -160,6 +162,7 @@ def _lay_out(parts: Sequence[_Part], device: torch.device) -> _Call:
             predictors += [offset + node for node in path[first - 1 : -1]]
             targets += sequence.action_ids
             lengths.append(len(sequence.action_ids))
+            last_tokens.append(offset + path[-1])
     counts = torch.tensor(lengths, device=device)
     return _Call(
         token_ids=torch.tensor([token_ids], device=device),
@@ -168,6 +171,7 @@ def _lay_out(parts: Sequence[_Part], device: torch.device) -> _Call:
         targets=torch.tensor(targets, device=device),
         sequence_of=torch.repeat_interleave(torch.arange(len(lengths), device=device), counts),
         num_action_tokens=counts,
+        last_tokens=torch.tensor(last_tokens, device=device),
     )
 
 

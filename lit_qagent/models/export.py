@@ -1,6 +1,7 @@
 """The shareable checkpoint: a folder of a few megabytes, safetensors, JSON and YAML only.
 
-``adapter/`` is a PEFT folder, ``q_model.yaml`` holds everything else that scoring needs and the
+``adapter/`` is a PEFT folder, ``q_head.safetensors`` a head's own weights if it has any,
+``q_model.yaml`` holds everything else that scoring needs and the
 lineage, ``README.md`` is the model card. The folder appears whole or not at all.
 """
 
@@ -12,18 +13,21 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 
 from lit_qagent import __version__
 from lit_qagent.core.errors import CheckpointError, ConfigError
 from lit_qagent.data.rendering import RENDERING_VERSION
 from lit_qagent.models.backbone import load_backbone
-from lit_qagent.models.q_heads import make_head
+from lit_qagent.models.q_heads import QHead, make_head
 from lit_qagent.models.q_model import QModel
 from lit_qagent.models.specs import BackboneSpec
 
 CHECKPOINT_VERSION = 1
 CARD_FILE = "q_model.yaml"
 ADAPTER_FOLDER = "adapter"
+HEAD_FILE = "q_head.safetensors"
 _AGAIN = "export it again with `python -m lit_qagent fit` and ExportCheckpoint"
 
 
@@ -88,6 +92,9 @@ def save_checkpoint(folder: Path, q_model: QModel, card: CheckpointCard) -> None
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
         fresh, old = Path(scratch) / "new", Path(scratch) / "old"
         q_model.backbone.save_adapter(fresh / ADAPTER_FOLDER)
+        weights = q_model.head.state_dict()
+        if weights:
+            save_file({name: weight.cpu() for name, weight in weights.items()}, fresh / HEAD_FILE)
         (fresh / CARD_FILE).write_text(
             yaml.safe_dump(asdict(card), sort_keys=False, allow_unicode=True), encoding="utf-8"
         )
@@ -155,7 +162,20 @@ def load_q_model(
             f"is {spec.name!r}; set model.backbone.name to the former, or give another checkpoint"
         )
     head = make_head(card.head, card.head_settings)
-    return QModel(load_backbone(spec, folder / ADAPTER_FOLDER, trainable=trainable), head)
+    q_model = QModel(load_backbone(spec, folder / ADAPTER_FOLDER, trainable=trainable), head)
+    if head.state_dict():
+        _load_head(folder / HEAD_FILE, head)
+    return q_model
+
+
+def _load_head(path: Path, head: QHead) -> None:
+    try:
+        head.load_state_dict(load_file(path))
+    except (SafetensorError, RuntimeError, OSError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(
+            f"the Q-head's weights {str(path)!r} cannot be used ({reason}); {_AGAIN}"
+        ) from error
 
 
 _ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")

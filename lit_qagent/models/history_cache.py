@@ -20,7 +20,7 @@ class KeptHistory(NamedTuple):
 
     Attributes:
         num_tokens: Its length; below that of the prompt.
-        memories: Name of the pass -> its keys and values; empty ones if nothing is kept.
+        memories: Name of the pass -> its keys and values, with room for the rest.
     """
 
     num_tokens: int
@@ -53,12 +53,14 @@ class HistoryCache:
     Args:
         max_bytes: Most memory for keys and values; the one used longest ago goes first.
         passes: Names of the passes a history is kept for.
+        num_layers: Layers of the model.
     """
 
-    def __init__(self, max_bytes: int, passes: Sequence[str]) -> None:
+    def __init__(self, max_bytes: int, passes: Sequence[str], num_layers: int) -> None:
         self.max_bytes = max_bytes
         self.num_bytes = 0
         self._passes = tuple(passes)
+        self._num_layers = num_layers
         self._entries: OrderedDict[int, _Entry] = OrderedDict()
         self._next_key = 0
 
@@ -71,12 +73,16 @@ class HistoryCache:
         self._entries.clear()
         self.num_bytes = 0
 
-    def find(self, prompt_ids: Sequence[int]) -> KeptHistory:
+    def find(self, prompt_ids: Sequence[int], num_tokens: int) -> KeptHistory:
         """Return the longest kept beginning of a prompt, without its last token.
 
         The last token has to be computed in any case: the first action token is read off it. A
         history that has gone on through one of its candidates is replaced by what goes on, so an
         episode takes up one place.
+
+        Args:
+            prompt_ids: The prompt.
+            num_tokens: Tokens of the prompt and its candidates; room for them is made.
         """
         prompt = np.asarray(prompt_ids[:-1], dtype=np.int64)
         best_length, best_key, best_sequence = 0, -1, 0
@@ -85,10 +91,11 @@ class HistoryCache:
             if length > best_length:
                 best_length, best_key, best_sequence = length, key, sequence
         if not best_length:
-            return KeptHistory(0, {name: LayerMemory() for name in self._passes})
+            return KeptHistory(0, {name: self._empty(num_tokens) for name in self._passes})
         entry = self._entries[best_key]
         nodes = torch.tensor(entry.paths[best_sequence][:best_length])
-        kept = {name: memory.select(nodes) for name, memory in entry.memories.items()}
+        num_new = num_tokens - best_length
+        kept = {name: memory.select(nodes, num_new) for name, memory in entry.memories.items()}
         if best_length > len(entry.prompt):
             self._forget(best_key)
         else:
@@ -120,6 +127,9 @@ class HistoryCache:
         self.num_bytes += entry.num_bytes
         while self.num_bytes > self.max_bytes and self._entries:
             self._forget(next(iter(self._entries)))
+
+    def _empty(self, num_tokens: int) -> LayerMemory:
+        return LayerMemory(num_layers=self._num_layers, num_new=num_tokens)
 
     def _forget(self, key: int) -> None:
         self.num_bytes -= self._entries.pop(key).num_bytes

@@ -1,18 +1,28 @@
 """Backbone and Q-head: token sequences in, one Q value per action out."""
 
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from lit_qagent.core.errors import ConfigError
 from lit_qagent.data.batch import TokenBatch
-from lit_qagent.models.attention import split_rows
+from lit_qagent.models.attention import branch_mask, branches_of
 from lit_qagent.models.backbone import Backbone
 from lit_qagent.models.q_heads import ActionEvidence, QHead
+from lit_qagent.models.token_scores import token_log_probs
 
-_CHUNK = 256  # scored tokens whose logits are in memory at once: 50 MB at 49k words
+
+class Read(NamedTuple):
+    """What one pass over a batch says about its S actions.
+
+    Attributes:
+        log_probs: float32 [S]; summed over the action's tokens.
+        last_hidden: [S, H]; hidden state of the action's last token.
+    """
+
+    log_probs: Tensor | None
+    last_hidden: Tensor | None
 
 
 class ScoredTokens(Protocol):
@@ -30,6 +40,9 @@ class ScoredTokens(Protocol):
     @property
     def num_action_tokens(self) -> Tensor: ...  # noqa: D102
 
+    @property
+    def last_tokens(self) -> Tensor: ...  # noqa: D102
+
 
 class QModel(nn.Module):
     """``Q(u, tau, a)`` of each action; works without Lightning.
@@ -43,26 +56,38 @@ class QModel(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.head = head
+        head.attach(backbone.hidden_size)
 
     def forward(self, batch: TokenBatch) -> Tensor:
         """Return Q, float32 [S]."""
         return self.head(self.evidence(batch))  # type: ignore[no-any-return]
 
-    def evidence(self, batch: TokenBatch) -> ActionEvidence:
+    def evidence(
+        self, batch: TokenBatch, reference_log_probs: Tensor | None = None
+    ) -> ActionEvidence:
         """Return what the backbone says about the actions of a batch.
+
+        Args:
+            batch: The actions.
+            reference_log_probs: [S] if they are known already; else they are computed if needed.
 
         Raises:
             ConfigError: Sequences share rows, which this backbone cannot keep apart.
         """
-        reference = None
-        if self.head.needs_reference:
-            with torch.no_grad(), self.backbone.reference():
-                reference = self.action_log_probs(batch)
+        if self.head.needs_reference and reference_log_probs is None:
+            reference_log_probs = self.reference_log_probs(batch)
+        read = self._read(batch, log_probs=self.head.needs_log_probs, hidden=self.head.needs_hidden)
         return ActionEvidence(
-            log_probs=self.action_log_probs(batch),
-            reference_log_probs=reference,
+            log_probs=read.log_probs,
+            reference_log_probs=reference_log_probs if self.head.needs_reference else None,
             num_tokens=batch.num_action_tokens,
+            last_hidden=read.last_hidden,
         )
+
+    def reference_log_probs(self, batch: TokenBatch) -> Tensor:
+        """Return the log-probability of each action before training, float32 [S], no gradient."""
+        with torch.no_grad(), self.backbone.reference():
+            return self.action_log_probs(batch)
 
     def action_log_probs(self, batch: TokenBatch) -> Tensor:
         """Return the log-probability of each action, summed over its tokens, float32 [S].
@@ -70,49 +95,43 @@ class QModel(nn.Module):
         Equal to a forward pass over each whole sequence, a log-softmax of all logits and a sum
         over the action's positions; here logits exist at those positions only, chunk by chunk.
         """
-        # On a GPU one call with a dense mask is cheaper than many small ones.
-        by_segments = batch.is_branched and batch.token_ids.device.type == "cpu"
-        hidden = self.backbone(
+        found = self._read(batch, log_probs=True, hidden=False).log_probs
+        assert found is not None
+        return found
+
+    def _read(self, batch: TokenBatch, *, log_probs: bool, hidden: bool) -> Read:
+        """Run the backbone once and take what is asked for."""
+        branches = branches_of(batch) if self._by_branches(batch) else None
+        states = self.backbone(
             batch.token_ids,
             batch.position_ids,
-            self._mask(batch),
-            split_rows(batch) if by_segments else None,
+            self._mask(batch) if branches is None else None,
+            branches,
         )
-        return self.sum_log_probs(hidden, batch)
+        return self.read_states(states, batch, log_probs=log_probs, hidden=hidden)
 
-    def sum_log_probs(self, hidden: Tensor, batch: ScoredTokens) -> Tensor:
-        """Return the log-probability of each action, float32 [S], from hidden states [R, T, H]."""
-        before = hidden.flatten(0, 1).index_select(0, batch.predictors)
-        chunks = zip(torch.split(before, _CHUNK), torch.split(batch.targets, _CHUNK), strict=True)
-        log_probs = torch.cat([self._token_log_probs(*chunk) for chunk in chunks])
-        sums = torch.zeros(len(batch.num_action_tokens), device=log_probs.device)
-        return sums.index_add(0, batch.sequence_of, log_probs)
+    def read_states(
+        self, hidden_states: Tensor, batch: ScoredTokens, *, log_probs: bool, hidden: bool
+    ) -> Read:
+        """Take from hidden states [R, T, H] what is asked for."""
+        states = hidden_states.flatten(0, 1)
+        sums = None
+        if log_probs:
+            before = states.index_select(0, batch.predictors)
+            scores = token_log_probs(self.backbone.output_layer, before, batch.targets)
+            sums = torch.zeros(len(batch.num_action_tokens), device=scores.device)
+            sums = sums.index_add(0, batch.sequence_of, scores)
+        return Read(sums, states.index_select(0, batch.last_tokens) if hidden else None)
 
-    def _token_log_probs(self, hidden: Tensor, targets: Tensor) -> Tensor:
-        """Return [A] log-probabilities of targets [A] after hidden states [A, H]."""
-        if hidden.requires_grad:
-            # The logits are computed again in the backward pass rather than kept.
-            found: Tensor = checkpoint(self._score_tokens, hidden, targets, use_reentrant=False)
-            return found
-        return self._score_tokens(hidden, targets)
-
-    def _score_tokens(self, hidden: Tensor, targets: Tensor) -> Tensor:
-        logits = self.backbone.logits(hidden)
-        return logits.gather(-1, targets[:, None]).squeeze(-1) - logits.logsumexp(-1)
-
-    def _mask(self, batch: TokenBatch) -> Tensor:
+    def _by_branches(self, batch: TokenBatch) -> bool:
         if not batch.is_branched:
-            return batch.is_token
-        if not self.backbone.shares_prefixes:
+            return False
+        if not self.backbone.shares_prefixes(int(batch.position_ids.max()) + 1):
             raise ConfigError(
                 f"{self.backbone.spec.name!r} with {self.backbone.spec.attention} attention cannot "
                 "share prefixes between sequences; set data.sharing to none"
             )
-        return branch_mask(batch.visible_until)
+        return self.backbone.spec.attention == "sdpa"
 
-
-def branch_mask(visible_until: Tensor) -> Tensor:
-    """Return which token sees which: bool [R, 1, T, T] from `TokenBatch.visible_until` [R, T]."""
-    row = torch.arange(visible_until.shape[1], device=visible_until.device)
-    causal = row[:, None] >= row[None, :]
-    return (causal & (row[:, None] < visible_until[:, None, :]))[:, None]
+    def _mask(self, batch: TokenBatch) -> Tensor:
+        return branch_mask(batch.visible_until) if batch.is_branched else batch.is_token

@@ -44,6 +44,7 @@ class QScorer:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="q-scorer")
         self._waiting: deque[_Request] = deque()
         self._cached = CachedScoring(q_model, max_bytes=int(cache_gb * 1e9))
+        self._shares = q_model.backbone.shares_prefixes(renderer.max_length)
 
     @property
     def counts(self) -> RenderingCounts:
@@ -93,14 +94,13 @@ class QScorer:
     def _score(self, asked: list[list[TokenSequence]]) -> list[list[float]]:
         # Grad mode belongs to a thread, so it is set here and not by the caller.
         with torch.inference_mode():
-            if self._cached.is_possible:
+            if self._shares and self._q_model.backbone.spec.attention == "sdpa":
                 return self._cached.score(asked)
             return [self._score_whole(sequences) for sequences in asked]
 
     def _score_whole(self, sequences: list[TokenSequence]) -> list[float]:
         """Score with nothing kept, for models whose attention is not ours."""
-        shares = self._q_model.backbone.shares_prefixes
-        rows = [sequences] if shares else [[sequence] for sequence in sequences]
+        rows = [sequences] if self._shares else [[sequence] for sequence in sequences]
         batch = collate_sequences(rows).to(self._q_model.backbone.language_model.device)
         values: list[float] = self._q_model(batch).tolist()
         return values

@@ -12,10 +12,12 @@ import os
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from lit_qagent.core.errors import ConfigError, ModelError
 from lit_qagent.policies.vllm_loop import LoopEngine
+from lit_qagent.policies.vllm_lora import lora_args
 from lit_qagent.policies.vllm_thread import ThreadEngine
 
 if TYPE_CHECKING:
@@ -44,6 +46,7 @@ class EngineSpec:
         max_num_seqs: Sequences that are generated at the same time.
         kv_cache_gb: Memory for keys and values on a CPU, in GiB.
         extra: Further arguments of vLLM's ``EngineArgs``.
+        lora: Folder of an adapter that all requests go through; None is the model as it is.
     """
 
     model: str
@@ -52,6 +55,7 @@ class EngineSpec:
     max_num_seqs: int
     kv_cache_gb: float
     extra: Mapping[str, Any] = field(default_factory=dict)
+    lora: str | None = None
 
 
 def prepare_environment() -> None:
@@ -103,20 +107,26 @@ def start_engine(spec: EngineSpec, *, one_process: bool) -> Engine:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecations inside vLLM, not ours to act on
         _check_extra(spec.extra)
-        engine: ThreadEngine | LoopEngine = ThreadEngine(args) if one_process else LoopEngine(args)
+        kind = ThreadEngine if one_process else LoopEngine
+        engine: ThreadEngine | LoopEngine = kind(args, spec.lora)
         try:
             engine.started.result()
         except Exception as error:
+            adapter = "" if spec.lora is None else f" and adapter {spec.lora!r}"
             raise ModelError(
-                f"vLLM could not start with model {spec.model!r}: {error}; check the model, and "
-                f"max_model_len ({spec.max_model_len}) and kv_cache_gb ({spec.kv_cache_gb}) "
-                "against the memory there is"
+                f"vLLM could not start with model {spec.model!r}{adapter}: {error}; check the "
+                f"model, and max_model_len ({spec.max_model_len}) and kv_cache_gb "
+                f"({spec.kv_cache_gb}) against the memory there is"
             ) from error
     return engine
 
 
 def engine_args(spec: EngineSpec, *, one_process: bool) -> dict[str, Any]:
-    """Return the keyword arguments of vLLM's ``EngineArgs``."""
+    """Return the keyword arguments of vLLM's ``EngineArgs``; those of the user win.
+
+    Raises:
+        ModelError: The adapter cannot be used.
+    """
     args: dict[str, Any] = {
         "model": spec.model,
         "dtype": spec.dtype,
@@ -140,6 +150,8 @@ def engine_args(spec: EngineSpec, *, one_process: bool) -> dict[str, Any]:
             "enable_chunked_prefill": False,
             "max_num_batched_tokens": max(2048, spec.max_model_len),
         }
+    if spec.lora is not None:
+        args |= lora_args(Path(spec.lora))
     return args | dict(spec.extra)
 
 

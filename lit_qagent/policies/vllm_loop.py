@@ -8,6 +8,7 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 from lit_qagent.core.errors import PolicyFailure
+from lit_qagent.policies.vllm_lora import lora_request
 
 if TYPE_CHECKING:
     from vllm import RequestOutput, SamplingParams
@@ -21,11 +22,14 @@ class LoopEngine:
 
     Args:
         args: Of ``AsyncEngineArgs``.
+        lora: Folder of an adapter that all requests go through.
     """
 
-    def __init__(self, args: Mapping[str, Any]) -> None:
+    def __init__(self, args: Mapping[str, Any], lora: str | None = None) -> None:
         self.started: Future[None] = Future()
         self._args = args
+        self._lora = lora
+        self._options: dict[str, Any] = {}  # what every request is added with
         self._numbers = itertools.count()
         self._loop = asyncio.new_event_loop()
         self._engine: AsyncLLM | None = None
@@ -71,7 +75,16 @@ class LoopEngine:
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
 
-        return AsyncLLM.from_engine_args(AsyncEngineArgs(**self._args))
+        engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**self._args))
+        if self._lora is not None:
+            request = lora_request(self._lora)
+            try:  # now: one that is found wanting by a request would end the engine
+                await engine.add_lora(request)
+            except BaseException:
+                engine.shutdown()
+                raise
+            self._options = {"lora_request": request}
+        return engine
 
     async def _generate(self, prompt_ids: list[int], params: "SamplingParams") -> "RequestOutput":
         """Run one request in the engine's loop."""
@@ -83,7 +96,8 @@ class LoopEngine:
         try:
             request_id = f"request-{next(self._numbers)}"
             prompt = TokensPrompt(prompt_token_ids=prompt_ids)
-            async for part in self._engine.generate(prompt, params, request_id):
+            parts = self._engine.generate(prompt, params, request_id, **self._options)
+            async for part in parts:
                 output = part
         except (VLLMClientError, ValueError) as error:
             raise PolicyFailure(f"vLLM refused the request: {error}") from error

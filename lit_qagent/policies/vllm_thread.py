@@ -12,6 +12,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from lit_qagent.core.errors import PolicyFailure
+from lit_qagent.policies.vllm_lora import lora_request
 
 if TYPE_CHECKING:
     from vllm import RequestOutput, SamplingParams
@@ -38,11 +39,14 @@ class ThreadEngine:
 
     Args:
         args: Of ``EngineArgs``.
+        lora: Folder of an adapter that all requests go through.
     """
 
-    def __init__(self, args: Mapping[str, Any]) -> None:
+    def __init__(self, args: Mapping[str, Any], lora: str | None = None) -> None:
         self.started: Future[None] = Future()
         self._args = args
+        self._lora = lora
+        self._options: dict[str, Any] = {}  # what every request is added with
         self._numbers = itertools.count()
         # A request to add, the id of one to abort, or None to end.
         self._inbox: queue.SimpleQueue[_Request | str | None] = queue.SimpleQueue()
@@ -81,12 +85,15 @@ class ThreadEngine:
         except BaseException as error:
             self.started.set_exception(error)
             return
-        self.started.set_result(None)
         end = _CLOSED
         try:
+            self._load_adapter(engine)
+            self.started.set_result(None)
             while self._take(engine):
                 self._deliver(engine.step())
         except Exception as error:
+            if not self.started.done():
+                self.started.set_exception(error)
             end = f"the vLLM engine died ({type(error).__name__}: {error}); start the run again"
         finally:
             self._end = end
@@ -94,6 +101,13 @@ class ThreadEngine:
             _end_llm_engine(engine)
             del engine
             gc.collect()
+
+    def _load_adapter(self, engine: "LLMEngine") -> None:
+        """Load the adapter now: one that is found wanting by a request would end the engine."""
+        if self._lora is not None:
+            request = lora_request(self._lora)
+            engine.add_lora(request)
+            self._options = {"lora_request": request}
 
     def _take(self, engine: "LLMEngine") -> bool:
         """Hand what has arrived to the engine; False if it is to end. Blocks only when idle."""
@@ -117,7 +131,7 @@ class ThreadEngine:
 
         prompt = TokensPrompt(prompt_token_ids=request.prompt_ids)
         try:
-            engine.add_request(request.request_id, prompt, request.params)
+            engine.add_request(request.request_id, prompt, request.params, **self._options)
         except (VLLMClientError, ValueError) as error:
             _fail([request.answer], f"vLLM refused the request: {error}")
             return

@@ -1,9 +1,46 @@
-"""Losses of preference pairs as pure functions of Q values."""
+"""Losses of preference pairs as pure functions of Q values.
 
-from typing import NamedTuple
+With the implicit Q (``beta`` times a log-ratio summed over the action's tokens) the margin below is
+``beta`` times the difference of log-ratios that the papers write.
+"""
 
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
+
+from lit_qagent.core.errors import ConfigError
+
+LossName = Literal["sigmoid", "ipo", "hinge", "robust", "offset"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossSpec:
+    """Which loss the margins of pairs are trained with.
+
+    Attributes:
+        name: ``sigmoid`` is the paper's; ``ipo`` aims at a fixed margin, ``hinge`` at one of at
+            least 1, ``robust`` expects some pairs the wrong way round, ``offset`` asks for more
+            margin where ``Q_hat`` differs more.
+        flipped: For ``robust``: share of pairs expected the wrong way round, in [0, 0.5).
+        offset: For ``offset``: margin asked for per unit of ``Q_hat`` difference, >= 0.
+    """
+
+    name: LossName = "sigmoid"
+    flipped: float = 0.1
+    offset: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.name not in ("sigmoid", "ipo", "hinge", "robust", "offset"):
+            raise ConfigError(
+                f"loss.name must be sigmoid, ipo, hinge, robust or offset, got {self.name!r}"
+            )
+        if not 0 <= self.flipped < 0.5:
+            raise ConfigError(f"loss.flipped must be in [0, 0.5), got {self.flipped}")
+        if self.offset < 0:
+            raise ConfigError(f"loss.offset must be >= 0, got {self.offset}")
 
 
 class PairLosses(NamedTuple):
@@ -18,20 +55,69 @@ class PairLosses(NamedTuple):
     margins: Tensor
 
 
-def sigmoid_loss(q_chosen: Tensor, q_rejected: Tensor) -> PairLosses:
-    """Step-level DPO: ``-log sigmoid(Q(u, tau, a_w) - Q(u, tau, a_l))``.
-
-    With the implicit Q (``beta`` times a log-ratio summed over the action's tokens) this is the
-    step-level DPO loss of Zhai et al. (AAAI 2025).
+def pair_losses(spec: LossSpec, q: Tensor, q_hat: Tensor, *, beta: float = 1.0) -> PairLosses:
+    """Return the losses of pairs.
 
     Args:
-        q_chosen: [P].
-        q_rejected: [P].
+        spec: Which loss.
+        q: [S] Q of chosen and rejected actions, alternating.
+        q_hat: [S] their Monte-Carlo values.
+        beta: Scale of the Q-head, which ``ipo`` divides by.
 
     Examples:
-        >>> import torch
-        >>> round(sigmoid_loss(torch.tensor([0.0]), torch.tensor([0.0])).losses.item(), 4)
+        >>> pair_losses(LossSpec(name="hinge"), torch.tensor([0.5, 0.0]), torch.zeros(2)).losses
+        tensor([0.5000])
+    """
+    margins = q[::2] - q[1::2]
+    if spec.name == "ipo":
+        losses = ipo_losses(margins, beta)
+    elif spec.name == "hinge":
+        losses = hinge_losses(margins)
+    elif spec.name == "robust":
+        losses = robust_losses(margins, spec.flipped)
+    elif spec.name == "offset":
+        losses = sigmoid_losses(margins - spec.offset * (q_hat[::2] - q_hat[1::2]))
+    else:
+        losses = sigmoid_losses(margins)
+    return PairLosses(losses=losses, margins=margins)
+
+
+def sigmoid_losses(margins: Tensor) -> Tensor:
+    """Step-level DPO, Zhai et al. (AAAI 2025): ``-log sigmoid(margin)``.
+
+    With an offset subtracted from the margin it is DPO with an offset, Amini et al. (2024).
+
+    Examples:
+        >>> round(sigmoid_losses(torch.tensor([0.0])).item(), 4)
         0.6931
     """
-    margins = q_chosen - q_rejected
-    return PairLosses(losses=-logsigmoid(margins), margins=margins)
+    return -logsigmoid(margins)
+
+
+def ipo_losses(margins: Tensor, beta: float) -> Tensor:
+    """IPO, Azar et al. (2023), with tau = beta: ``(margin / beta - 1 / (2 beta)) ** 2``."""
+    return ((margins - 0.5) / beta).square()
+
+
+def hinge_losses(margins: Tensor) -> Tensor:
+    """SLiC-HF's rank loss on log-ratios, Zhao et al. (2023), Liu et al. (2024): the rest to 1."""
+    return torch.relu(1 - margins)
+
+
+def robust_losses(margins: Tensor, flipped: float) -> Tensor:
+    """Robust DPO, Chowdhury et al. (2024): unbiased if a share of the labels is flipped."""
+    right, wrong = sigmoid_losses(margins), sigmoid_losses(-margins)
+    return ((1 - flipped) * right - flipped * wrong) / (1 - 2 * flipped)
+
+
+def regression_losses(q: Tensor, q_hat: Tensor, visits: Tensor) -> Tensor:
+    """Return [P]: squared errors of Q against ``Q_hat``, each action once per visit.
+
+    The mean of n returns has a variance of 1/n of theirs, so its weight is n.
+
+    Args:
+        q: [S] Q of chosen and rejected actions, alternating.
+        q_hat: [S] their Monte-Carlo values.
+        visits: [S] visits behind these.
+    """
+    return (visits * (q - q_hat).square()).view(-1, 2).sum(dim=1)

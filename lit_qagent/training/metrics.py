@@ -2,12 +2,12 @@
 
 import warnings
 
-import torch
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric, SpearmanCorrCoef
 
 from lit_qagent.data.batch import PairBatch
 from lit_qagent.training.losses import PairLosses
+from lit_qagent.training.pair_table import PairTable
 
 
 def preference_accuracy(margins: Tensor) -> Tensor:
@@ -23,7 +23,8 @@ def preference_accuracy(margins: Tensor) -> Tensor:
 class PreferenceMetrics(nn.Module):
     """Loss, accuracy and margin over pairs; rank correlation of Q with ``Q_hat`` over actions.
 
-    All are exact over the whole split and reduce over processes.
+    All are exact over the whole split and reduce over processes. `details` has the accuracy by
+    depth, difference and visits, and what Q depends on.
     """
 
     def __init__(self) -> None:
@@ -32,9 +33,10 @@ class PreferenceMetrics(nn.Module):
         self.accuracy = MeanMetric()
         self.margin = MeanMetric()
         with warnings.catch_warnings():
-            # It warns that it keeps all values: two numbers per action here.
+            # They warn that they keep all values: a few numbers per action here.
             warnings.simplefilter("ignore", UserWarning)
             self.rank_correlation = SpearmanCorrCoef()
+            self._table = PairTable()
 
     def update(self, batch: PairBatch, q: Tensor, pair_losses: PairLosses) -> None:
         """Add a batch.
@@ -47,9 +49,16 @@ class PreferenceMetrics(nn.Module):
         self.loss.update(pair_losses.losses)
         self.accuracy.update(preference_accuracy(pair_losses.margins))
         self.margin.update(pair_losses.margins)
-        labels = torch.stack([batch.q_chosen, batch.q_rejected], dim=1).flatten()
-        self.rank_correlation.update(q, labels)
+        self.rank_correlation.update(q, batch.q_hat)
+        self._table.update(batch, q)
 
     def named(self, prefix: str) -> dict[str, Metric]:
         """Return the metrics by the names they are logged under, such as ``val/accuracy``."""
-        return {f"{prefix}/{name}": metric for name, metric in self.named_children()}  # type: ignore[misc]
+        named = {name: m for name, m in self.named_children() if not name.startswith("_")}
+        return {f"{prefix}/{name}": metric for name, metric in named.items()}  # type: ignore[misc]
+
+    def table(self) -> Tensor:
+        """Return the rows of every pair seen, of all processes; then forget them."""
+        rows: Tensor = self._table.compute()
+        self._table.reset()
+        return rows

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import lightning.pytorch as pl
 import torch
@@ -27,9 +27,13 @@ from lit_qagent.models.scorer import QScorer
 from lit_qagent.models.specs import BackboneSpec, LoraSpec
 from lit_qagent.policies.chat import load_renderer
 from lit_qagent.policies.pretrained import resolve_model
+from lit_qagent.training.guards import memory_advice, refuse_bad_gradients, refuse_bad_losses
 from lit_qagent.training.lineage import hash_weights, merge_lineage
-from lit_qagent.training.losses import PairLosses, sigmoid_loss
+from lit_qagent.training.losses import LossSpec, PairLosses, pair_losses, regression_losses
 from lit_qagent.training.metrics import PreferenceMetrics, preference_accuracy
+from lit_qagent.training.pair_table import details
+from lit_qagent.training.reference import fill_reference
+from lit_qagent.training.resume import rewind_to_last_step
 
 _log = logging.getLogger(__name__)
 _DEFAULT_MAX_LENGTH = 2048
@@ -62,6 +66,9 @@ class StepDPO(pl.LightningModule):
         backbone: Which LLM.
         lora: Its adapter; not used with a checkpoint, which brings its own.
         q_head: From log-probabilities to Q; a checkpoint's own head goes before it.
+        loss: Which loss the pairs are trained with.
+        reference: ``cached`` computes the reference's log-probabilities once, before the first
+            step, and keeps them on disk; ``live`` computes them with every batch.
         optimizer: Made from the trainable parameters.
         warmup_fraction: Share of the steps in which the learning rate rises from 0; constant
             afterwards.
@@ -73,11 +80,13 @@ class StepDPO(pl.LightningModule):
         ConfigError: A value is out of range.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (the sections of the YAML)
         self,
         backbone: BackboneSpec = BackboneSpec(),  # noqa: B008 (frozen)
         lora: LoraSpec = LoraSpec(),  # noqa: B008 (frozen)
         q_head: QHead = ImplicitQHead(beta=0.1),  # noqa: B008 (copied)
+        loss: LossSpec = LossSpec(),  # noqa: B008 (frozen)
+        reference: Literal["cached", "live"] = "cached",
         optimizer: OptimizerCallable = torch.optim.AdamW,
         warmup_fraction: float = 0.1,
         max_length: int | None = None,
@@ -90,11 +99,14 @@ class StepDPO(pl.LightningModule):
         self.q_model: QModel | None = None
         self.max_length = max_length or (start.max_length if start else _DEFAULT_MAX_LENGTH)
         self.lineage: dict[str, Any] = dict(start.lineage) if start else {}
+        self.tables: dict[str, Tensor] = {}
         self.val_metrics = PreferenceMetrics()
         self.test_metrics = PreferenceMetrics()
         self._backbone = backbone
         self._lora = lora
         self._head = copy.deepcopy(q_head)  # the default is one object for all modules
+        self._loss = loss
+        self._reference = reference
         self._optimizer = optimizer
         self._warmup_fraction = warmup_fraction
         self._checkpoint = checkpoint
@@ -124,6 +136,19 @@ class StepDPO(pl.LightningModule):
         if stage == "fit" and isinstance(data, PreferenceDataModule):
             self.lineage = merge_lineage(data.lineage, self.lineage)
 
+    def on_fit_start(self) -> None:
+        """Compute or read the reference's log-probabilities, once for all epochs."""
+        data = getattr(self.trainer, "datamodule", None)
+        model = self._model()
+        wanted = self._reference == "cached" and model.head.needs_reference
+        if wanted and isinstance(data, PreferenceDataModule):
+            fill_reference(data, model, write=self.trainer.is_global_zero)
+
+    @property
+    def shares_prefixes(self) -> bool:
+        """Whether sequences up to the context limit may share rows, for the data module."""
+        return self._model().backbone.shares_prefixes(self.max_length)
+
     @property
     def renderer(self) -> SequenceRenderer:
         """Chat template, tokenizer and context limit, for the data module."""
@@ -148,8 +173,10 @@ class StepDPO(pl.LightningModule):
 
     def training_step(self, batch: PairBatch, batch_idx: int) -> Tensor:
         """Return the mean loss of a batch."""
-        output = self._step(batch)
-        loss = output.pair_losses.losses.mean()
+        with memory_advice():
+            output = self._step(batch)
+        refuse_bad_losses(output.pair_losses.losses, batch.names)
+        loss = output.pair_losses.losses.sum() / batch.mean_over
         values = {
             "train/accuracy": preference_accuracy(output.pair_losses.margins).mean(),
             "train/margin": output.pair_losses.margins.mean(),
@@ -158,6 +185,15 @@ class StepDPO(pl.LightningModule):
         self.log_dict(values, batch_size=batch.num_pairs)
         return loss
 
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+        """Compute gradients; out of memory says what to lower."""
+        with memory_advice():
+            super().backward(loss, *args, **kwargs)
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Stop before a gradient that is no number gets into the weights."""
+        refuse_bad_gradients(self._trainable())
+
     def validation_step(self, batch: PairBatch, batch_idx: int) -> None:
         """Measure a batch of validation pairs."""
         self._measure(batch, self.val_metrics, "val")
@@ -165,6 +201,14 @@ class StepDPO(pl.LightningModule):
     def test_step(self, batch: PairBatch, batch_idx: int) -> None:
         """Measure a batch of test pairs."""
         self._measure(batch, self.test_metrics, "test")
+
+    def on_validation_epoch_end(self) -> None:
+        """Log where Q is right and what it follows."""
+        self._log_details(self.val_metrics, "val")
+
+    def on_test_epoch_end(self) -> None:
+        """Log where Q is right and what it follows."""
+        self._log_details(self.test_metrics, "test")
 
     def on_predict_start(self) -> None:
         """Say so if there is nothing that was trained."""
@@ -202,6 +246,7 @@ class StepDPO(pl.LightningModule):
         state = checkpoint["state_dict"]
         checkpoint["state_dict"] = {name: state[name] for name in trainable}
         checkpoint["lineage"] = self.lineage
+        rewind_to_last_step(checkpoint, self.trainer)
         metrics = self.trainer.callback_metrics
         checkpoint["metrics"] = {name: float(value) for name, value in metrics.items()}
 
@@ -237,14 +282,29 @@ class StepDPO(pl.LightningModule):
         return keys
 
     def _step(self, batch: PairBatch) -> StepOutput:
-        q = self(batch.tokens)
-        q_chosen, q_rejected = q.view(-1, 2).unbind(dim=1)
-        return StepOutput(q=q, pair_losses=sigmoid_loss(q_chosen, q_rejected))
+        model = self._model()
+        evidence = model.evidence(batch.tokens, batch.reference_log_probs)
+        found = model.head.trained(evidence)
+        parts = [pair_losses(self._loss, q, batch.q_hat, beta=h.beta) for h, q in found.items()]
+        losses = torch.stack([part.losses for part in parts]).sum(dim=0)
+        for head, q in found.items():
+            if head.regression:
+                losses = losses + head.regression * regression_losses(q, batch.q_hat, batch.visits)
+        # The first is the one that agents use.
+        return StepOutput(
+            q=next(iter(found.values())), pair_losses=PairLosses(losses, parts[0].margins)
+        )
 
     def _measure(self, batch: PairBatch, metrics: PreferenceMetrics, prefix: str) -> None:
         output = self._step(batch)
         metrics.update(batch, output.q, output.pair_losses)
         self.log_dict(metrics.named(prefix), batch_size=batch.num_pairs, prog_bar=prefix == "val")
+
+    def _log_details(self, metrics: PreferenceMetrics, prefix: str) -> None:
+        """Log what the table of all pairs says; it is kept for the plot."""
+        self.tables[prefix] = metrics.table()
+        found = {f"{prefix}/{name}": x for name, x in details(self.tables[prefix]).items()}
+        self.log_dict(found)  # each process has gathered all rows
 
     def _warmup(self, step: int) -> float:
         """Return the factor of the learning rate, as transformers' constant schedule has it."""
@@ -284,6 +344,8 @@ class StepDPO(pl.LightningModule):
                     "class_path": f"{head.__module__}.{head.__qualname__}",
                     "init_args": self._head.settings(),
                 },
+                "loss": asdict(self._loss),
+                "reference": self._reference,
                 "warmup_fraction": self._warmup_fraction,
                 "max_length": self.max_length,
                 "checkpoint": None if self._checkpoint is None else str(self._checkpoint),

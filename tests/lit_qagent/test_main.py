@@ -10,7 +10,7 @@ from lit_qagent.__main__ import main
 def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     printed = capsys.readouterr().out
-    for command in ("quickstart", "doctor", "fit", "validate", "test", "predict"):
+    for command in ("quickstart", "compare", "doctor", "fit", "validate", "test", "predict"):
         assert f"  {command}" in printed
 
 

@@ -1,7 +1,6 @@
 """TextWorld's cooking games, written by its own generator into a cache folder on first use."""
 
 import importlib
-import os
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any
 from filelock import FileLock
 
 from lit_qagent.core.errors import EnvironmentFailure
+from lit_qagent.core.folders import cache_folder
 from lit_qagent.core.seeds import derive_seed
 from lit_qagent.environments.text_games.packages import known_to_work
 
@@ -82,10 +82,8 @@ class CookingGames:
 
 
 def default_folder() -> Path:
-    """Return ``textworld`` in ``LIT_QAGENT_CACHE``, or in ``~/.cache/lit_qagent``."""
-    chosen = os.environ.get("LIT_QAGENT_CACHE")
-    cache = Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "lit_qagent"
-    return cache / "textworld"
+    """Return where games are kept unless told otherwise."""
+    return cache_folder() / "textworld"
 
 
 def _generate(path: Path, settings: dict[str, Any], foods: str, seed: int) -> None:

@@ -73,7 +73,7 @@ class JavaProcess:
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
-            cwd=jar.parent,
+            cwd=jar.parent,  # games read files beside their archive
             process_group=0,
         )
         self._last_lines: deque[str] = deque(maxlen=5)

@@ -1,4 +1,5 @@
 import asyncio
+import random
 from collections.abc import Sequence
 from typing import Any
 
@@ -6,13 +7,30 @@ import pytest
 
 from lit_qagent.agents.episode import play_episode
 from lit_qagent.agents.guided import GuidedAgent, propose_actions
-from lit_qagent.agents.prompts import PromptSpec
-from lit_qagent.agents.selection import FirstSelector, RandomSelector
+from lit_qagent.agents.prompts import PromptSpec, start_history
+from lit_qagent.agents.selection import (
+    AdaptiveQSelector,
+    FirstSelector,
+    OracleSelector,
+    QSelector,
+    RandomSelector,
+    Selector,
+)
 from lit_qagent.core.errors import ConfigError, ContextOverflow
-from lit_qagent.core.records import Constraint, History, Message, Proposal, Sampling, Step
+from lit_qagent.core.records import (
+    Constraint,
+    History,
+    Message,
+    Observation,
+    Proposal,
+    Sampling,
+    Step,
+    Usage,
+)
 from lit_qagent.environments.toy import ToyWorld
 from lit_qagent.policies.base import Policy
 from lit_qagent.policies.scripted import ScriptedPolicy
+from tests.toy_players import WordPolicy, WordScorer
 
 
 class CountingWorld(ToyWorld):
@@ -102,6 +120,121 @@ def test_a_head_that_does_not_fit_is_an_error() -> None:
         asyncio.run(
             propose_actions(ForgetfulPolicy(1), history, 1, Sampling(), constraint=None, seed=0)
         )
+
+
+class TossScorer:
+    """Finds all candidates alike, and remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    async def score(self, history: History, candidates: Sequence[str]) -> list[float]:
+        self.asked += candidates
+        return [0.0] * len(candidates)
+
+
+def _word_agent(selector: Selector, num_candidates: int, **parts: Any) -> GuidedAgent:  # noqa: ANN401
+    return GuidedAgent(
+        policy=parts.get("policy") or WordPolicy(),
+        selector=selector,
+        num_candidates=num_candidates,
+        sampling=Sampling(),
+        prompt=PromptSpec(think=False, num_examples=0),
+        scorer=parts.get("scorer"),
+    )
+
+
+def _counting_world() -> CountingWorld:
+    world = CountingWorld(num_actions=8)
+    world.counts = []
+    return world
+
+
+def test_adaptive_asks_again_while_in_doubt_and_scores_nothing_twice() -> None:
+    policy, scorer = WordPolicy(), TossScorer()
+    agent = _word_agent(AdaptiveQSelector(first=2, more=3, margin=0.5), 8, policy=policy)
+    world = _counting_world()
+    world.reset(world.tasks("test")[0])
+    history = start_history(world, agent.prompt)
+
+    decision = asyncio.run(agent.decide(history, world.observation, seed=3, scorer=scorer))
+
+    assert [n for _, n, _ in policy.calls] == [2, 3, 3]
+    proposed = decision.proposed
+    assert [p.text for p in proposed.proposals] == [text for _, _, t in policy.calls for text in t]
+    assert sorted(scorer.asked) == sorted({p.text for p in proposed.proposals})
+    usage = Usage()
+    proposed.count(usage)
+    # Three requests, each with the prompt of 20 tokens; 8 candidates of 3.
+    assert usage == Usage(requests=3, prompt_tokens=60, generated_tokens=24)
+
+
+def test_adaptive_costs_one_environment_step_per_decision_and_less_where_q_is_sure() -> None:
+    world = _counting_world()
+    agent = _word_agent(AdaptiveQSelector(first=2, more=2, margin=0.5), 8, scorer=WordScorer())
+
+    episode = asyncio.run(play_episode(agent, world, world.tasks("test")[0], seed=0))
+
+    assert world.counts == [decision.action for decision in episode.decisions]
+    assert episode.extra_steps == 0
+    sampled = [len(decision.proposed.proposals) for decision in episode.decisions]
+    assert min(sampled) < max(sampled) <= 8
+    assert episode.usage.requests == sum(d.proposed.num_batches for d in episode.decisions)
+
+
+def test_the_oracle_finds_what_the_world_rewards_and_counts_every_step() -> None:
+    world = _counting_world()
+    policy = WordPolicy()
+    agent = _word_agent(OracleSelector(rollouts=2), 6, policy=policy)
+
+    episode = asyncio.run(play_episode(agent, world, world.tasks("test")[0], seed=1))
+
+    assert len(world.counts) == len(episode.trajectory.steps) + episode.extra_steps
+    assert episode.extra_steps > len(episode.decisions)
+    assert episode.usage.requests == len(policy.calls)
+    # At the last word an action's true return is the reward itself: right words 1/3 better.
+    last = episode.decisions[-1]
+    wanted = world.tasks("test")[0].data["target"]
+    scores = last.selection.scores
+    assert scores is not None
+    right = [text.text == f"pick[{wanted[-1]}]" for text in last.proposed.proposals]
+    assert len(set(scores)) == len(set(right))
+    for score, is_right in zip(scores, right, strict=True):
+        assert (score == max(scores)) == (is_right or not any(right))
+    assert episode.trajectory.reward == max(scores)
+
+
+def test_the_oracle_is_no_worse_than_the_first_of_the_same_candidates() -> None:
+    world = ToyWorld()
+    rewards = {"oracle": 0.0, "first": 0.0}
+    for task in world.tasks("test"):
+        for name, selector in (("oracle", OracleSelector()), ("first", FirstSelector())):
+            agent = _word_agent(selector, 4)
+            episode = asyncio.run(play_episode(agent, world, task, seed=0))
+            rewards[name] += episode.trajectory.reward
+    assert rewards["oracle"] > rewards["first"] + 2
+
+
+def test_notes_reach_the_policy_and_not_the_scorer() -> None:
+    class HistoryScorer(TossScorer):
+        async def score(self, history: History, candidates: Sequence[str]) -> list[float]:
+            self.asked += [message.content for message in history.messages]
+            return [0.0] * len(candidates)
+
+    scorer, seen = HistoryScorer(), []
+
+    def script(messages: Sequence[Message], choices: Sequence[str], rng: random.Random) -> str:
+        seen.append(messages[-1].content)
+        return "a"
+
+    agent = _word_agent(QSelector(), 1, policy=ScriptedPolicy(script=script), scorer=scorer)
+    history = History(head=(_message("Pick red."),))
+    asyncio.run(agent.decide(history, Observation(text=""), seed=0, notes=["Not blue.", "Hurry."]))
+
+    assert seen == [
+        "Pick red.\n\nNotes from your earlier attempts at this task:\n- Not blue.\n- Hurry."
+    ]
+    assert scorer.asked == ["Pick red."]
 
 
 def test_no_candidate_is_refused() -> None:

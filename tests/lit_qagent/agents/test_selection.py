@@ -1,13 +1,16 @@
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 
 from lit_qagent.agents.selection import (
+    AdaptiveQSelector,
     FirstSelector,
     MajoritySelector,
+    MostLikelySelector,
+    OracleSelector,
     QSelector,
     RandomSelector,
     Selection,
@@ -76,3 +79,68 @@ def test_q_without_a_model_says_what_to_do() -> None:
                 HISTORY, [Proposal(text="a", num_tokens=1)], rng=random.Random(0), scorer=None
             )
         )
+
+
+def test_most_likely_compares_means_over_tokens_not_sums() -> None:
+    # Means -1.0, -0.5 and -0.75; the sum of the first is the largest.
+    proposals = [
+        Proposal(text="a", num_tokens=1, log_prob=-1.0),
+        Proposal(text="bb", num_tokens=4, log_prob=-2.0),
+        Proposal(text="cc", num_tokens=2, log_prob=-1.5),
+    ]
+
+    selection = asyncio.run(
+        MostLikelySelector().select(HISTORY, proposals, rng=random.Random(0), scorer=None)
+    )
+
+    assert selection == Selection(index=1, scores=(-1.0, -0.5, -0.75))
+
+
+def test_most_likely_is_refused_where_the_policy_reports_no_log_probabilities() -> None:
+    with pytest.raises(ConfigError, match="this policy reports none; take a policy that does"):
+        _select(MostLikelySelector(), "a|b")
+
+
+@pytest.mark.parametrize(
+    ("texts", "scores", "more"),
+    [
+        ("a|b", (1.0, 0.8), 2),  # close: two more
+        ("a|b", (1.0, 0.4), 0),  # clear
+        ("a|b", (1.0, 1.0), 2),  # equal values of different actions are as close as can be
+        ("a|a", (1.0, 1.0), 0),  # the policy knows one action only
+        ("a|b|c|d", (1.0, 0.9, 0.9, 0.9), 1),  # one is left of the budget of five
+        ("a|b|c|d|e", (1.0, 0.9, 0.9, 0.9, 0.9), 0),  # the budget is spent
+    ],
+)
+def test_adaptive_samples_more_only_while_the_best_two_are_close(
+    texts: str, scores: tuple[float, ...], more: int
+) -> None:
+    selector = AdaptiveQSelector(first=2, more=2, margin=0.5)
+    proposals = [Proposal(text=text, num_tokens=1) for text in texts.split("|")]
+
+    assert selector.num_more(Selection(index=0, scores=scores), proposals, 5) == more
+
+
+def test_adaptive_keeps_its_first_batch_within_the_budget() -> None:
+    assert AdaptiveQSelector(first=3).num_first(2) == 2
+    assert QSelector().num_first(7) == 7
+    assert QSelector().num_more(Selection(index=0), [], 7) == 0
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: AdaptiveQSelector(first=0), "first and more must be >= 1, got 0 and 1"),
+        (lambda: AdaptiveQSelector(margin=-1), "margin must be >= 0, got -1"),
+        (lambda: OracleSelector(rollouts=0), "rollouts must be >= 1, got 0"),
+    ],
+)
+def test_a_value_out_of_range_is_refused(make: Callable[[], Selector], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make()
+
+
+def test_only_the_upper_bound_uses_the_true_reward() -> None:
+    honest = (FirstSelector, RandomSelector, MajoritySelector, MostLikelySelector, QSelector)
+    assert all(kind.uses == "" for kind in (*honest, AdaptiveQSelector))
+    assert OracleSelector.uses == "the true reward"

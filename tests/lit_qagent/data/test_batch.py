@@ -12,6 +12,8 @@ PAIRS = [
         q_chosen=1.0,
         q_rejected=-0.5,
         depth=0,
+        visits=(5, 2),
+        group=7,
     ),
     PairTokens(
         chosen=TokenSequence([10], [30]),
@@ -50,6 +52,7 @@ def test_without_sharing_each_sequence_has_a_row_padded_on_the_left() -> None:
     assert tokens.targets.tolist() == [20, 2, 21, 22, 2, 30, 31]
     assert tokens.sequence_of.tolist() == [0, 0, 1, 1, 1, 2, 3]
     assert tokens.num_action_tokens.tolist() == [2, 3, 1, 1]
+    assert tokens.last_tokens.tolist() == [4, 9, 14, 19]
     assert not tokens.is_branched
 
 
@@ -72,6 +75,7 @@ def test_a_pair_in_one_row_has_its_prompt_once() -> None:
     assert tokens.predictors.tolist() == [1, 2, 1, 4, 5, 11, 11]
     assert tokens.targets.tolist() == [20, 2, 21, 22, 2, 30, 31]
     assert tokens.sequence_of.tolist() == [0, 0, 1, 1, 1, 2, 3]
+    assert tokens.last_tokens.tolist() == [3, 6, 12, 13]
     assert tokens.is_branched
 
 
@@ -88,9 +92,13 @@ def test_labels_stay_with_their_pairs() -> None:
 
     assert batch.num_pairs == 2
     assert batch.tokens.num_sequences == 4
-    assert batch.q_chosen.tolist() == [1.0, 0.25]
-    assert batch.q_rejected.tolist() == [-0.5, 0.0]
+    assert batch.q_hat.tolist() == [1.0, -0.5, 0.25, 0.0]
+    assert batch.visits.tolist() == [5, 2, 1, 1]
     assert batch.depth.tolist() == [0, 3]
+    assert batch.group.tolist() == [7, 0]
+    assert batch.mean_over == 2
+    assert batch.num_unshared_tokens == 13
+    assert batch.reference_log_probs is None
 
 
 def test_to_moves_every_tensor_and_keeps_the_rest() -> None:
@@ -100,6 +108,6 @@ def test_to_moves_every_tensor_and_keeps_the_rest() -> None:
         *(value for value in vars(moved).values() if isinstance(value, torch.Tensor)),
         *(value for value in vars(moved.tokens).values() if isinstance(value, torch.Tensor)),
     ]
-    assert len(tensors) == 3 + 8
+    assert len(tensors) == 4 + 9
     assert {tensor.device.type for tensor in tensors} == {"meta"}
     assert moved.tokens.is_branched

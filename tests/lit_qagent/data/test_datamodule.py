@@ -25,7 +25,13 @@ def chat(tmp_path_factory: pytest.TempPathFactory) -> ChatRenderer:
 
 def set_up(data: PreferenceDataModule, renderer: SequenceRenderer) -> PreferenceDataModule:
     """Call setup as a trainer with a module of this renderer would."""
-    trainer = SimpleNamespace(lightning_module=SimpleNamespace(renderer=renderer))
+    trainer = SimpleNamespace(
+        lightning_module=SimpleNamespace(renderer=renderer, shares_prefixes=True),
+        max_epochs=1,
+        accumulate_grad_batches=1,
+        global_rank=0,
+        world_size=1,
+    )
     data.trainer = cast(pl.Trainer, trainer)
     data.setup("fit")
     return data
@@ -60,7 +66,7 @@ def test_no_task_is_in_two_splits(tmp_path: Path, chat: ChatRenderer) -> None:
     set_up(data, SequenceRenderer(chat, 2048))
 
     loaders = [data.train_dataloader(), data.val_dataloader(), data.test_dataloader()]
-    tasks = [[task for batch in loader for task in batch.q_chosen.tolist()] for loader in loaders]
+    tasks = [[task for batch in loader for task in batch.q_hat[::2].tolist()] for loader in loaders]
 
     assert data.num_pairs == {"train": 15, "valid": 6, "test": 9}
     assert [len(split) for split in tasks] == [15, 6, 9]

@@ -1,11 +1,12 @@
-"""The loader goes on at exactly the batch at which it was interrupted."""
+"""The loader goes on at exactly the batch at which training was interrupted."""
 
 from itertools import islice
 
 import torch
 
-from lit_qagent.data.batch import PairBatch, PairTokens, collate_pairs
-from lit_qagent.data.loader import EpochSampler, ResumableLoader
+from lit_qagent.data.batch import PairBatch, PairTokens
+from lit_qagent.data.loader import PairLoader
+from lit_qagent.data.planning import BatchPlan, Limits
 from lit_qagent.data.rendering import TokenSequence
 
 PAIRS = [
@@ -14,28 +15,30 @@ PAIRS = [
 ]
 
 
-def make_loader() -> ResumableLoader:
-    return ResumableLoader(
-        PAIRS, batch_size=2, seed=5, collate_fn=lambda pairs: collate_pairs(pairs, "none")
+def make_loader(
+    *, accumulate: int = 1, rank: int = 0, world_size: int = 1, trained: int | None = None
+) -> PairLoader:
+    plan = BatchPlan(
+        PAIRS,
+        [[i] for i in range(7)],
+        limits=Limits("none", 2),
+        seed=5,
+        multiple_of=world_size,
+    )
+    return PairLoader(
+        PAIRS,
+        plan,
+        sharing="none",
+        accumulate=accumulate,
+        rank=rank,
+        world_size=world_size,
+        num_trained=None if trained is None else lambda: trained,
     )
 
 
 def pair_numbers(batches: list[PairBatch]) -> list[list[int]]:
     """The pairs in each batch; their depth is their number here."""
     return [batch.depth.tolist() for batch in batches]
-
-
-def test_an_order_depends_on_seed_and_epoch_only() -> None:
-    first, again, other = EpochSampler(50, 1), EpochSampler(50, 1), EpochSampler(50, 2)
-    order = list(first)
-    again.set_epoch(1)
-
-    assert sorted(order) == list(range(50))
-    assert list(first) == order
-    assert list(other) != order
-    assert list(again) != order
-    again.set_epoch(0)
-    assert list(again) == order
 
 
 def test_a_restored_loader_gives_the_rest_and_then_a_whole_epoch() -> None:
@@ -52,6 +55,16 @@ def test_a_restored_loader_gives_the_rest_and_then_a_whole_epoch() -> None:
     assert pair_numbers(list(restored)) == every_batch
 
 
+def test_a_batch_that_was_given_and_not_trained_on_is_given_again() -> None:
+    interrupted = make_loader(trained=1)
+    given = pair_numbers(list(islice(iter(interrupted), 2)))
+    restored = make_loader()
+
+    restored.load_state_dict(interrupted.state_dict())
+
+    assert pair_numbers(list(restored))[0] == given[1]
+
+
 def test_at_the_end_of_an_epoch_the_next_starts_at_its_first_batch() -> None:
     loader = make_loader()
     list(loader)
@@ -66,3 +79,19 @@ def test_the_global_random_state_is_left_alone() -> None:
     list(make_loader())
 
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_processes_take_turns_and_together_take_everything() -> None:
+    one = [pair for batch in pair_numbers(list(make_loader())) for pair in batch]
+    ranks = [pair_numbers(list(make_loader(rank=rank, world_size=2))) for rank in (0, 1)]
+
+    assert len(ranks[0]) == len(ranks[1]) == 2
+    assert sorted(pair for rank in ranks for batch in rank for pair in batch) == sorted(one)
+
+
+def test_every_pair_of_an_optimizer_step_weighs_the_same() -> None:
+    # Batches of 2, 2, 2 and 1 pairs. Steps of 3 batches: 6 pairs over 3 batches, then 1 pair whose
+    # loss Lightning divides by 3 all the same: 1 / (1/3) / 3 = 1.
+    assert [batch.mean_over for batch in make_loader(accumulate=3)] == [2, 2, 2, 1 / 3]
+    # Two processes and steps of 1: batches 0 and 1 are a step of 4 pairs, 2 and 3 one of 3.
+    assert [b.mean_over for b in make_loader(world_size=2, rank=1)] == [2, 1.5]

@@ -128,9 +128,14 @@ def test_the_mlflow_run_holds_numbers_and_files(tmp_path: Path, logger: MLFlowLo
     assert files == {
         f"evaluation/{name}"
         for name in (
-            "manifest.json", "report.html", "report.json", "report.md", "trajectories.jsonl"
+            "agents.json", "manifest.json", "plots", "report.html", "report.json", "report.md",
+            "trajectories.jsonl",
         )
     }  # fmt: skip
+    plots = logger.experiment.list_artifacts(logger.run_id, "evaluation/plots")
+    assert [file.path.rpartition("/")[2] for file in plots] == ["differences.svg", "reward.svg"]
+    assert metrics["q_guided/cost_requests"] == 3
+    assert 0 < metrics["q_guided - plain/p_value"] <= metrics["q_guided - plain/p_holm"] <= 1
 
 
 @pytest.mark.integration

@@ -5,13 +5,23 @@ from pathlib import Path
 
 import pytest
 
+from lit_qagent.agents.selection import (
+    AdaptiveQSelector,
+    FirstSelector,
+    MajoritySelector,
+    OracleSelector,
+    QSelector,
+    RandomSelector,
+    Selector,
+)
+from lit_qagent.agents.trials import BestOfTrials
 from lit_qagent.core.errors import ConfigError
 from lit_qagent.core.records import Step
 from lit_qagent.environments.base import Outcome
 from lit_qagent.environments.toy import ToyWorld
 from lit_qagent.evaluation.episodes import PlayedEpisode
 from lit_qagent.evaluation.play import plan_episodes, play_episodes, run_to_end
-from lit_qagent.evaluation.specs import Evaluation
+from lit_qagent.evaluation.specs import AgentSpec, Evaluation
 from tests.toy_players import WordPolicy, WordScorer, make_evaluation
 
 
@@ -36,6 +46,7 @@ def play(evaluation: Evaluation) -> list[PlayedEpisode]:
             evaluation.environment,
             concurrency=evaluation.play.concurrency,
             on_end=episodes.append,
+            trials=evaluation.trials,
         )
     )
     return episodes
@@ -68,6 +79,43 @@ def test_one_environment_step_per_decision_whatever_the_number_of_candidates(
     decisions = sum(len(episode.steps) for episode in episodes)
     assert CountingWorld.num_steps == decisions == len(policy.calls)
     assert {len(step.candidates) for e in episodes for step in e.steps} == {1, 4}
+
+
+@pytest.mark.parametrize(
+    "selector",
+    [FirstSelector(), RandomSelector(), MajoritySelector(), QSelector(), AdaptiveQSelector()],
+)
+def test_every_honest_selector_executes_one_step_per_decision(
+    tmp_path: Path, selector: Selector
+) -> None:
+    CountingWorld.num_steps = 0
+    agents = {"q_guided": AgentSpec(selector=selector, num_candidates=5)}
+    episodes = play(make_evaluation(tmp_path, environment=CountingWorld(), agents=agents))
+
+    assert CountingWorld.num_steps == sum(len(episode.steps) for episode in episodes)
+    assert {(episode.extra_steps, episode.num_trials) for episode in episodes} == {(0, 1)}
+    assert agents["q_guided"].uses == ""
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        AgentSpec(selector=OracleSelector(rollouts=2), num_candidates=3),
+        AgentSpec(selector=FirstSelector(), trials=BestOfTrials(3)),
+    ],
+)
+def test_upper_bounds_are_flagged_and_count_every_step_they_take(
+    tmp_path: Path, spec: AgentSpec
+) -> None:
+    CountingWorld.num_steps = 0
+    evaluation = make_evaluation(tmp_path, environment=CountingWorld(), agents={"q_guided": spec})
+    episodes = play(evaluation)
+
+    listed = sum(len(episode.steps) for episode in episodes)
+    extra = sum(episode.extra_steps for episode in episodes)
+    assert CountingWorld.num_steps == listed + extra
+    assert extra > 0
+    assert spec.uses == "the true reward"
 
 
 def test_random_of_n_and_q_guided_see_the_same_proposals_at_the_same_history(

@@ -6,17 +6,16 @@ from typing import Any
 
 import pytest
 
+from lit_qagent.agents.selection import OracleSelector, QSelector
 from lit_qagent.core import manifest
 from lit_qagent.core.errors import StoreError
+from lit_qagent.evaluation.cost import Prices
 from lit_qagent.evaluation.episodes import EpisodeLog, PlayedEpisode
 from lit_qagent.evaluation.plots import difference_plot, reward_plot
-from lit_qagent.evaluation.report import (
-    agent_table,
-    choose_examples,
-    difference_table,
-    write_report,
-)
+from lit_qagent.evaluation.report import write_report
 from lit_qagent.evaluation.shard import EpisodeShard
+from lit_qagent.evaluation.specs import AgentSpec
+from lit_qagent.evaluation.tables import agent_table, difference_table
 from tests.toy_players import WordScorer, make_episode, make_evaluation, with_rewards
 
 EVIL = "<script>alert('x')</script> & | `"
@@ -68,6 +67,60 @@ def test_report_json_holds_the_numbers_derived_by_hand(tmp_path: Path) -> None:
     assert other["others"]["em"] == {"mean": -1.0, "low": -1.0, "high": -1.0, "verdict": "worse"}
 
 
+def test_report_json_holds_tests_costs_and_ends(tmp_path: Path) -> None:
+    report = write_report(make_folder(tmp_path, hand_made()))
+
+    # Per task .75 and .5: of the four ways to sign them two are as far from zero.
+    difference = report["differences"]["q_guided - plain"]
+    assert (difference["p_value"], difference["p_holm"]) == (0.5, 1.0)
+    assert difference["tests"]["reward"]["p_value"] == 0.5
+    # 2.8016 standard errors; those are .25 / sqrt(2) / sqrt(2).
+    assert difference["detectable"] == pytest.approx(2.8016 * 0.125, abs=1e-4)
+    assert (difference["cost_ratio"], difference["cost_matched"]) == (0.0, False)
+    plain = report["agents"]["plain"]
+    assert (plain["cost"]["requests"], plain["cost"]["prompt_tokens"]) == (1.0, 40.0)
+    assert "dollars" not in plain["cost"]
+    assert sum(plain["outcomes"].values()) == 4
+    assert plain["outcomes"]["policy failure"] == 1
+    assert [row["decisions"] for row in report["by_depth"]["q_guided"]] == [4, 3]
+    assert report["regret_by_depth"] == {}
+
+
+def test_upper_bounds_prices_and_curves_are_shown_where_there_are_any(tmp_path: Path) -> None:
+    agents = {
+        "q_guided": AgentSpec(selector=QSelector(), num_candidates=4),
+        "q_2": AgentSpec(selector=QSelector(), num_candidates=2),
+        "oracle": AgentSpec(selector=OracleSelector(), num_candidates=4),
+    }
+    play = {"prices": Prices(prompt=1.0, generated=2.0)}
+    EpisodeShard(make_evaluation(tmp_path, agents=agents, play=play)).play(WordScorer(), {})
+
+    report = write_report(tmp_path)
+
+    # Three decisions of 20 prompt and 4 x 3 generated tokens: 60 and 2 x 36 millionths.
+    assert report["agents"]["q_guided"]["cost"]["dollars"] == pytest.approx(132e-6)
+    assert report["agents"]["oracle"]["cost"]["environment_steps"] > 3
+    assert "q_guided" in report["regret_by_depth"]
+    assert "oracle" not in report["regret_by_depth"]
+    page, text = ((tmp_path / f"report.{kind}").read_text() for kind in ("html", "md"))
+    assert page.count("<svg") == 4
+    for shown in (page, text):
+        assert "oracle: uses the true reward" in shown
+        assert "oracle †" in shown
+        assert "q_guided - oracle †" in shown
+        assert "0.000132" in shown
+    assert "true return = " in page
+
+
+def test_every_link_of_the_page_leads_to_an_example(tmp_path: Path) -> None:
+    write_report(make_folder(tmp_path, hand_made()))
+
+    page = (tmp_path / "report.html").read_text()
+    targets = re.findall(r'href="#([^"]+)"', page)
+    assert "example-plain-policy-failure" in targets
+    assert set(targets) <= set(re.findall(r'id="([^"]+)"', page))
+
+
 def test_report_json_says_what_made_the_numbers(tmp_path: Path) -> None:
     EpisodeShard(make_evaluation(tmp_path)).play(WordScorer(), {"task_ids": []})
 
@@ -115,7 +168,7 @@ def test_markdown_has_the_tables_and_the_honest_header(tmp_path: Path) -> None:
 
     text = (tmp_path / "report.md").read_text()
     assert "| plain | 1 | 0.125 [0.000, 0.250] |" in text
-    assert "| q_guided - plain | +0.625 [+0.500, +0.750] | better | 2 | 1 |" in text
+    assert "| q_guided - plain | +0.625 [+0.500, +0.750] | better | 1.000 | 0.500 | 0.350 |" in text
     assert "free text, without thoughts" in text
     assert "trained on 3 tasks, none of them among these" in text
     assert "11 of 12 episodes finished, 1 failed, 0 not played" in text
@@ -125,7 +178,16 @@ def test_an_agent_without_a_finished_episode_is_shown_as_such(tmp_path: Path) ->
     failed = make_episode("q_guided", "a", steps=[], failure="PolicyFailure: no answer")
     report = write_report(make_folder(tmp_path, [failed, make_episode("plain", "a", reward=1.0)]))
 
-    assert difference_table(report)[1][1:] == ["-", "nothing to compare", "0", "1"]
+    assert difference_table(report)[1][1:] == [
+        "-",
+        "nothing to compare",
+        "-",
+        "-",
+        "-",
+        "-",
+        "0",
+        "1",
+    ]
     assert agent_table(report)[3] == ["q_guided", "4", "-", "-", "-", "-", "-", "0", "1"]
     assert "1.000 (no interval)" in agent_table(report)[1]
 
@@ -135,14 +197,6 @@ def test_unknown_training_tasks_are_said(tmp_path: Path) -> None:
 
     assert write_report(tmp_path)["trained_tasks"] is None
     assert "no overlap check was possible" in (tmp_path / "report.html").read_text()
-
-
-def test_examples_are_the_first_success_and_the_first_other_end() -> None:
-    episodes = with_rewards("q", {"a": [0.0, 1.0], "b": [1.0, 0.5]})
-
-    chosen = choose_examples(episodes)
-
-    assert chosen == {"q: no success": episodes[0], "q: success": episodes[1]}
 
 
 def test_a_folder_without_episodes_is_refused(tmp_path: Path) -> None:

@@ -8,7 +8,9 @@ import pytest
 from lit_qagent.agents.prompts import PromptSpec
 from lit_qagent.core.errors import ConfigError, OverlapError, StoreError
 from lit_qagent.core.records import Constraint, Message, Proposal, Sampling
+from lit_qagent.evaluation.cost import Prices
 from lit_qagent.evaluation.episodes import read_episodes
+from lit_qagent.evaluation.report import write_report
 from lit_qagent.evaluation.shard import EpisodeShard
 from lit_qagent.evaluation.specs import Evaluation
 from tests.toy_players import WordPolicy, WordScorer, make_evaluation
@@ -148,6 +150,17 @@ def test_a_folder_of_another_configuration_is_refused_and_left_alone(
         play(make_evaluation(tmp_path, **changes))
 
     assert snapshot(tmp_path) == before
+
+
+def test_prices_may_be_given_after_playing(tmp_path: Path) -> None:
+    play(make_evaluation(tmp_path))
+    policy = WordPolicy()
+
+    prices = {"prices": Prices(prompt=1.0, generated=2.0)}
+    play(make_evaluation(tmp_path, policy=policy, play=prices))
+
+    assert policy.calls == []
+    assert write_report(tmp_path)["agents"]["plain"]["cost"]["dollars"] > 0
 
 
 def test_a_folder_of_another_q_model_is_refused(tmp_path: Path) -> None:

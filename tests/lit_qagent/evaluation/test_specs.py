@@ -3,10 +3,13 @@ from typing import Any
 
 import pytest
 
-from lit_qagent.agents.selection import FirstSelector
+from lit_qagent.agents.selection import FirstSelector, OracleSelector, QSelector
+from lit_qagent.agents.trials import BestOfTrials, Reflexion
 from lit_qagent.core.errors import ConfigError, OverlapError
 from lit_qagent.core.records import Sampling, Task
-from lit_qagent.evaluation.specs import AgentSpec, check_overlap, describe_lineage
+from lit_qagent.evaluation.cost import Prices
+from lit_qagent.evaluation.lineage import check_overlap, describe_lineage
+from lit_qagent.evaluation.specs import AgentSpec
 from tests.toy_players import WordScorer, make_evaluation
 
 
@@ -92,6 +95,29 @@ def test_settings_hold_what_decides_the_numbers(tmp_path: Path) -> None:
     assert settings["q_model"]["trained_tasks"] == 2
     assert settings["q_model"]["base_model"] == "tiny"
     assert "concurrency" not in str(settings)
+
+
+def test_settings_say_what_an_agent_uses_and_how_often_it_tries(tmp_path: Path) -> None:
+    agents = {
+        "q_guided": AgentSpec(selector=QSelector(), trials=Reflexion(num_trials=2)),
+        "bound": AgentSpec(selector=OracleSelector(), trials=BestOfTrials(3), num_candidates=2),
+    }
+    prices = Prices(prompt=1, generated=2)
+    evaluation = make_evaluation(tmp_path, agents=agents, play={"prices": prices})
+
+    settings = evaluation.settings({})
+
+    assert settings["prices"] == {"prompt": 1, "generated": 2}
+    assert settings["agents"]["q_guided"]["trials"] == {
+        "class": "lit_qagent.agents.trials.Reflexion",
+        "num_trials": 2,
+        "num_notes": 3,
+        "note_tokens": 96,
+    }
+    assert settings["agents"]["q_guided"]["uses"] == "the success of earlier trials"
+    assert settings["agents"]["bound"]["uses"] == "the true reward"
+    assert settings["agents"]["bound"]["selector_options"] == {"rollouts": 1}
+    assert "prices" not in make_evaluation(tmp_path).settings({})
 
 
 def test_the_lineage_hash_covers_the_tasks() -> None:

@@ -43,6 +43,7 @@ def test_the_reference_is_the_untouched_base_whatever_the_adapter(model: Path) -
     with torch.no_grad():
         evidence = q_model.evidence(one_row())
 
+    assert evidence.log_probs is not None
     assert evidence.reference_log_probs is not None
     torch.testing.assert_close(
         evidence.reference_log_probs, base_log_probs(model), atol=1e-4, rtol=0
@@ -89,6 +90,7 @@ def test_gradient_checkpointing_recomputes_layers_and_changes_no_gradient(model:
     checkpointed = tiny_q_model(tiny_spec(model, gradient_checkpointing=True)).eval()
     calls: list[int] = []
     layer = checkpointed.backbone.language_model.get_submodule("model.layers.0.mlp")
+    assert checkpointed.backbone.shares_prefixes(10)  # tries it out once
     layer.register_forward_pre_hook(lambda *_: calls.append(1))
 
     for q_model in (plain, checkpointed):
@@ -115,8 +117,8 @@ def test_a_model_with_windows_does_not_share_prefixes(model: Path) -> None:
     kinds = ["full_attention", "sliding_attention"]
     windowed.backbone.language_model.config.layer_types = kinds
 
-    assert q_model.backbone.shares_prefixes
-    assert not windowed.backbone.shares_prefixes
+    assert q_model.backbone.shares_prefixes(100)
+    assert not windowed.backbone.shares_prefixes(100)
     with pytest.raises(ConfigError, match=r"cannot share prefixes .* set data.sharing to none"):
         windowed(one_row())
 

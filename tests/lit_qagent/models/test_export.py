@@ -167,7 +167,7 @@ def test_a_missing_file_is_named(folder: Path, file: str) -> None:
         ({"rendering_version": "0"}, r"rendering_version '0', this program .* reads '1'"),
         ({"surprise": 1}, "other fields than expected: surprise"),
         ({"backbone": {"nam": "x"}}, "describes no base model"),
-        ({"head": "oracle"}, "kind 'oracle', this program knows implicit"),
+        ({"head": "oracle"}, "kind 'oracle', this program knows both, implicit, scalar"),
     ],
 )
 def test_a_card_of_another_program_is_refused(

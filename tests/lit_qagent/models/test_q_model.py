@@ -8,8 +8,9 @@ import torch
 
 from lit_qagent.data.batch import PairTokens, Sharing, collate_pairs, collate_sequences
 from lit_qagent.data.rendering import TokenSequence
-from lit_qagent.models import q_model as module
-from lit_qagent.models.q_model import QModel, branch_mask
+from lit_qagent.models import token_scores as module
+from lit_qagent.models.attention import branch_mask
+from lit_qagent.models.q_model import QModel
 from tests.reference import reference_action_log_prob
 from tests.tiny_model import save_tiny_model
 from tests.tiny_q_model import tiny_q_model, tiny_spec
@@ -56,7 +57,7 @@ def gradients(q_model: QModel) -> dict[str, torch.Tensor]:
 def test_log_probs_and_gradients_equal_single_sequences(
     q_model: QModel, sharing: Sharing, chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_CHUNK", chunk)
+    monkeypatch.setattr(module, "CHUNK", chunk)
     weights = torch.tensor([1.0, -0.7, 0.5, -0.2])
 
     naive = torch.stack(
@@ -98,6 +99,7 @@ def test_q_is_beta_times_policy_minus_reference(q_model: QModel) -> None:
 def test_no_gradient_flows_through_the_reference(q_model: QModel) -> None:
     evidence = q_model.evidence(collate_pairs(PAIRS, "pair").tokens)
 
+    assert evidence.log_probs is not None
     assert evidence.log_probs.requires_grad
     assert evidence.reference_log_probs is not None
     assert not evidence.reference_log_probs.requires_grad

@@ -1,17 +1,31 @@
 import asyncio
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
 
 import httpx
 import pytest
+import yaml
+from jsonargparse import ArgumentParser
 
 from lit_qagent.core.errors import ConfigError, ContextOverflow, PolicyFailure
 from lit_qagent.core.records import Constraint, Message, Proposal, Sampling
+from lit_qagent.policies import openai_limits
+from lit_qagent.policies.base import Policy
 from lit_qagent.policies.openai import OpenAIPolicy
-from tests.fault_server import Answer, FaultServer, completion, fault_server
+from lit_qagent.policies.plain_prompt import PlainTemplate
+from tests.fault_server import (
+    Answer,
+    FaultServer,
+    completion,
+    fastchat_error,
+    fault_server,
+    openai_error,
+    plain_completion,
+)
 
 CHAT = (Message(role="system", content="Be short."), Message(role="user", content="Hello"))
 KEY = "sk-very-secret"
@@ -19,7 +33,7 @@ KEY = "sk-very-secret"
 
 @pytest.fixture(autouse=True)
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Waits between attempts, in seconds, asked for but not slept."""
+    """Waits between attempts, in seconds, asked for but not slept; the limits' clock goes on."""
     asked: list[float] = []
     sleep = asyncio.sleep
 
@@ -27,6 +41,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         asked.append(seconds)
         await sleep(0)
 
+    monkeypatch.setattr(openai_limits, "monotonic", lambda: sum(asked))
     monkeypatch.setattr(asyncio, "sleep", note)
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     return asked
@@ -86,12 +101,71 @@ def test_one_request_asks_for_n_with_everything_in_it() -> None:
     }
 
 
+def test_an_answer_cut_here_was_not_cut_by_the_token_limit() -> None:
+    body = completion("one\nObs two", "three").body
+    for choice in body["choices"]:
+        choice["finish_reason"] = "length"
+    proposals, _, _ = ask([Answer(body=body)], 2, sampling=Sampling(stop=("\nObs",)))
+    assert [(p.text, p.finish_reason) for p in proposals] == [("one", "stop"), ("three", "length")]
+
+
 def test_missing_choices_are_asked_for_again_with_other_seeds() -> None:
-    answers = [completion("a"), completion("b", "c"), completion("d", "e")]
+    answers = [completion("a", "b"), completion("c", "d", "e")]
     proposals, server, policy = ask(answers, 4, seed=10)
     assert [p.text for p in proposals] == ["a", "b", "c", "d"]
-    assert [(r["n"], r["seed"]) for r in server.requests] == [(4, 10), (3, 11), (1, 13)]
-    assert policy.usage.requests == 3
+    assert [(r["n"], r["seed"]) for r in server.requests] == [(4, 10), (2, 12)]
+    assert policy.usage.requests == 2
+    # A search that adds up requests and prompts from its proposals must see both requests.
+    assert [p.extra.requests for p in proposals] == [0, 0, 1, 0]
+    assert [p.extra.prompt_tokens for p in proposals] == [0, 0, 7, 0]
+
+
+def test_a_server_that_ignores_n_is_asked_n_times_at_once_from_then_on() -> None:
+    with fault_server([replace(completion("a"), delay_s=0.05)]) as server:
+        policy = OpenAIPolicy("a-model", base_url=server.base_url)
+
+        async def run() -> None:
+            for _ in range(2):
+                assert len(await policy.propose(CHAT, 3, Sampling(), seed=5)) == 3
+            await policy.close()
+
+        asyncio.run(run())
+        assert sorted((r["n"], r["seed"]) for r in server.requests) == [
+            (1, 5),
+            (1, 6),
+            (1, 6),
+            (1, 7),
+            (1, 7),
+            (3, 5),
+        ]
+        assert server.most_at_once == 3
+
+
+def test_one_short_answer_of_a_server_that_knows_n_is_an_exception() -> None:
+    answers = [completion("a", "b"), completion("c"), completion("d"), completion("e", "f")]
+    with fault_server(answers) as server:
+        policy = OpenAIPolicy("a-model", base_url=server.base_url)
+
+        async def run() -> None:
+            for _ in range(3):
+                await policy.propose(CHAT, 2, Sampling())
+            await policy.close()
+
+        asyncio.run(run())
+        assert [r["n"] for r in server.requests] == [2, 2, 1, 2]
+
+
+def test_a_server_that_refuses_n_is_asked_n_times() -> None:
+    refusal = openai_error("'n' : number must be at most 1")
+    proposals, server, _ = ask([refusal, completion("a")], 3)
+    assert [p.text for p in proposals] == ["a"] * 3
+    assert [r["n"] for r in server.requests] == [3, 1, 1, 1]
+
+
+def test_the_first_failure_of_several_requests_ends_the_others() -> None:
+    refusal = Answer(status=404, body={"detail": "Not Found"})
+    with pytest.raises(PolicyFailure, match="HTTP 404"):
+        ask([completion("a"), refusal], 4)
 
 
 def test_greedy_samples_are_one_answer() -> None:
@@ -109,10 +183,17 @@ def test_greedy_samples_are_one_answer() -> None:
         Answer(status=500, body="oops"),
         Answer(status=503),
         Answer(status=0),
+        Answer(body=completion("half").body, cut=True),
+        fastchat_error("Server disconnected", 50001),
+        fastchat_error("No available worker", 50005),
+        fastchat_error("Worker timeout", 50006),
+        fastchat_error("overloaded", 42903),
         Answer(body="not json"),
         Answer(body=[1]),
         Answer(body={"choices": []}),
         Answer(body={"choices": [{"text": "of another API"}]}),
+        Answer(body={"choices": [{"message": {"content": ["parts"]}}]}),
+        Answer(body={"choices": [{"message": {"content": "a"}}], "usage": {"prompt_tokens": "x"}}),
         Answer(body={"error": "busy"}),
     ],
     ids=str,
@@ -133,6 +214,13 @@ def test_a_server_that_is_too_slow_is_tried_again() -> None:
     assert policy.endpoint.num_retries == 1
 
 
+def test_a_server_that_drips_is_too_slow_too() -> None:
+    drips = replace(completion("a long answer"), drip_s=0.02)
+    proposals, _, policy = ask([drips, completion("fine")], timeout_s=0.2)
+    assert [p.text for p in proposals] == ["fine"]
+    assert policy.endpoint.num_retries == 1
+
+
 def test_retry_after_is_honoured(waits: list[float]) -> None:
     later = datetime.now(UTC) + timedelta(seconds=60)
     answers = [
@@ -145,7 +233,7 @@ def test_retry_after_is_honoured(waits: list[float]) -> None:
     ask(answers)
     assert waits[0] == 7.0
     assert 50 < waits[1] <= 60
-    assert waits[2] == 120.0
+    assert waits[2] == pytest.approx(120)
     assert 2.0 <= waits[3] <= 4.0
 
 
@@ -174,6 +262,9 @@ def test_other_refusals_are_final(status: int) -> None:
     [
         {"error": {"message": "This model's maximum context length is 2048 tokens."}},
         {"error": {"code": "context_length_exceeded", "message": "too long"}},
+        {"error": {"type": "exceed_context_size_error", "message": "too long", "code": 400}},
+        fastchat_error("This model's maximum context length is 8192 tokens.", 40303).body,
+        fastchat_error("too long", 40303).body,
     ],
 )
 def test_a_prompt_that_is_too_long_is_an_overflow(body: dict[str, Any]) -> None:
@@ -188,6 +279,19 @@ def test_the_key_is_never_shown() -> None:
     assert KEY not in str(caught.value)
     policy = OpenAIPolicy("a-model")
     assert KEY not in json.dumps(policy.settings()) + repr(policy) + repr(vars(policy))
+
+
+def test_a_key_in_place_of_its_variable_is_refused_unshown() -> None:
+    with pytest.raises(ConfigError, match="must be the name of an environment variable") as caught:
+        OpenAIPolicy("a-model", api_key_env=KEY)
+    assert KEY not in str(caught.value)
+
+
+def test_a_key_that_no_header_can_carry_is_refused_unshown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", f"{KEY}\nX-Other: 1")
+    with pytest.raises(PolicyFailure, match="has characters that no key has") as caught:
+        ask([completion("a")])
+    assert KEY not in str(caught.value)
 
 
 def test_without_a_key_none_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -238,6 +342,10 @@ def test_requests_in_flight_are_limited_and_loops_may_change() -> None:
         ({"timeout_s": 0.0}, "timeout_s must be positive, got 0"),
         ({"max_retries": -1}, "max_retries must be >= 0, got -1"),
         ({"max_concurrency": 0}, "max_concurrency must be >= 1, got 0"),
+        ({"requests_per_minute": 0}, "requests_per_minute must be >= 1, or null .* got 0"),
+        ({"tokens_per_minute": -5}, "tokens_per_minute must be >= 1, or null .* got -5"),
+        ({"api": "embeddings"}, "api must be one of chat, completions, got 'embeddings'"),
+        ({"template": PlainTemplate()}, "template goes with api 'completions', got api 'chat'"),
     ],
 )
 def test_settings_out_of_range_are_refused(options: dict[str, Any], message: str) -> None:
@@ -261,3 +369,145 @@ def test_a_connection_is_closed_with_its_policy() -> None:
             return connection.client
 
     assert asyncio.run(run()).is_closed
+
+
+# --- what servers do not take -------------------------------------------------------------------
+
+
+def test_a_model_that_wants_the_new_name_of_max_tokens_gets_it_from_then_on() -> None:
+    refusal = openai_error(
+        "Unsupported parameter: 'max_tokens' is not supported with this model. "
+        "Use 'max_completion_tokens' instead.",
+        param="max_tokens",
+        code="unsupported_parameter",
+    )
+    with fault_server([refusal, completion("a")]) as server:
+        policy = OpenAIPolicy("a-model", base_url=server.base_url)
+
+        async def run() -> None:
+            for _ in range(2):
+                await policy.propose(CHAT, 1, Sampling(max_tokens=9))
+            await policy.close()
+
+        asyncio.run(run())
+        sent = [(r.get("max_tokens"), r.get("max_completion_tokens")) for r in server.requests]
+        assert sent == [(9, None), (None, 9), (None, 9)]
+        assert policy.endpoint.num_retries == 0
+
+
+def test_several_requests_that_meet_the_same_refusal_all_go_on() -> None:
+    refusal = openai_error("'max_tokens' is not supported, use 'max_completion_tokens'")
+    with fault_server([replace(refusal, delay_s=0.1)] * 3 + [completion("a")]) as server:
+        policy = OpenAIPolicy("a-model", base_url=server.base_url)
+
+        async def run() -> None:
+            await asyncio.gather(*(policy.propose(CHAT, 1, Sampling()) for _ in range(3)))
+            await policy.close()
+
+        asyncio.run(run())
+        assert len(server.requests) == 6
+
+
+def test_stop_strings_and_seeds_can_be_done_without(caplog: pytest.LogCaptureFixture) -> None:
+    answers = [
+        openai_error("Unsupported parameter: 'stop' is not supported with this model."),
+        openai_error("Extra inputs are not permitted", param="seed"),
+        completion("one\nObs two"),
+    ]
+    proposals, server, policy = ask(answers, sampling=Sampling(stop=("\nObs",)), seed=3)
+    assert [p.text for p in proposals] == ["one"]
+    assert {"stop", "seed"}.isdisjoint(server.requests[-1])
+    assert policy.dialect.dropped == {"stop", "seed"}
+    assert "the server refuses 'stop'" in caplog.text
+
+
+def test_a_temperature_that_a_model_refuses_is_left_out_only_where_that_means_the_same() -> None:
+    refusal = openai_error(
+        "Unsupported value: 'temperature' does not support 0.7 with this model.",
+        param="temperature",
+    )
+    with pytest.raises(PolicyFailure, match="'temperature' does not support"):
+        ask([refusal, completion("never")], sampling=Sampling(temperature=0.7))
+    _, server, _ = ask([refusal, completion("a")], sampling=Sampling(temperature=1.0))
+    assert "temperature" not in server.requests[-1]
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        openai_error("max_tokens=5000 cannot be greater than max_model_len=2048", param="x"),
+        openai_error("bad", param="max_tokens"),
+        fastchat_error("Only a-model allowed now, your model b-model", 40301),
+        fastchat_error("0 is less than the minimum of 1 - 'max_tokens'", 40302),
+        fastchat_error("You exceeded your quota", 42902),
+    ],
+    ids=str,
+)
+def test_other_refusals_of_parameters_are_final(refusal: Answer) -> None:
+    with pytest.raises(PolicyFailure, match=r"HTTP 400: .*check base_url"):
+        ask([refusal, completion("never")])
+
+
+def test_a_spent_quota_is_not_waited_for() -> None:
+    body = {"error": {"message": "You exceeded your quota", "code": "insufficient_quota"}}
+    with pytest.raises(PolicyFailure, match="the account's quota is spent"):
+        ask([Answer(status=429, body=body), completion("never")])
+
+
+# --- completions --------------------------------------------------------------------------------
+
+
+def test_base_models_are_given_plain_text() -> None:
+    proposals, server, policy = ask(
+        [plain_completion("look\n### World\nnever", "go")],
+        2,
+        sampling=Sampling(stop=("END",)),
+        api="completions",
+    )
+    assert [p.text for p in proposals] == ["look", "go"]
+    [request] = server.requests
+    assert request["path"] == "/v1/completions"
+    assert request["prompt"] == "Be short.\n\n### World\nHello\n\n### Agent\n"
+    assert request["stop"] == ["END", "\n###"]
+    assert "messages" not in request
+    assert policy.settings()["api"] == "completions"
+    assert policy.settings()["template"]["opening"] == "### Agent\n"
+
+
+def test_a_template_of_ones_own() -> None:
+    template = PlainTemplate(
+        system="{content}|",
+        user="U:{content}|",
+        assistant="A:{content}|",
+        opening="A:",
+        stop=("|",),
+    )
+    _, server, _ = ask([plain_completion("x")], api="completions", template=template)
+    assert server.requests[0]["prompt"] == "Be short.|U:Hello|A:"
+
+
+def test_an_answer_of_the_other_api_is_no_answer() -> None:
+    with pytest.raises(PolicyFailure, match="an answer that is no completion"):
+        ask([completion("a")], api="completions", max_retries=1)
+
+
+def test_every_option_of_the_openai_policy_can_be_written_in_yaml() -> None:
+    options: dict[str, Any] = {
+        "model": "base",
+        "api": "completions",
+        "template": {"user": "World: {content}\n", "stop": ["\nWorld:"]},
+        "requests_per_minute": 60,
+        "tokens_per_minute": 90000,
+    }
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--policy", type=Policy)
+    written = yaml.safe_load(
+        yaml.safe_dump(
+            {"class_path": "lit_qagent.policies.openai.OpenAIPolicy", "init_args": options}
+        )
+    )
+    policy = parser.instantiate(parser.parse_object({"policy": written})).policy
+    assert isinstance(policy, OpenAIPolicy)
+    assert policy.template == PlainTemplate(user="World: {content}\n", stop=("\nWorld:",))
+    assert policy.endpoint.limit.requests_per_minute == 60
+    assert policy.endpoint.limit.tokens_per_minute == 90000

@@ -110,6 +110,30 @@ def test_prompts_are_never_split_on_a_cpu_and_extras_win() -> None:
     assert "enable_chunked_prefill" not in engine_args(spec, one_process=False)
 
 
+def test_options_for_gpus_reach_the_engine() -> None:
+    extra = {
+        "tensor_parallel_size": 2,
+        "data_parallel_size": 4,
+        "quantization": "fp8",
+        "gpu_memory_utilization": 0.8,
+    }
+    spec = EngineSpec(
+        model="any",
+        dtype="auto",
+        max_model_len=64,
+        max_num_seqs=8,
+        kv_cache_gb=1,
+        extra=extra,
+    )
+    args = engine_args(spec, one_process=False)
+    assert {name: args[name] for name in extra} == extra
+    policy = VLLMPolicy("any", engine_args=extra, lora="my/adapter")
+    # Quantisation and adapter change the answers, parallelism does not.
+    assert policy.settings()["quantization"] == "fp8"
+    assert policy.settings()["lora"] == "my/adapter"
+    assert "data_parallel_size" not in policy.settings()
+
+
 def test_the_environment_is_quiet_unless_the_user_wants_otherwise(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -304,6 +328,15 @@ def test_an_unknown_engine_argument_is_refused_with_the_nearest(smollm2: Path) -
     policy = VLLMPolicy(str(smollm2), engine_args={"tensor_paralel_size": 2})
     with pytest.raises(ConfigError, match="did you mean 'tensor_parallel_size'"):
         propose(policy, "Hi", 1, Sampling())
+
+
+@integration
+def test_options_for_gpus_are_names_that_vllm_knows() -> None:
+    from vllm.engine.arg_utils import AsyncEngineArgs
+
+    names = ["tensor_parallel_size", "data_parallel_size", "quantization", "enable_lora"]
+    names += ["max_lora_rank", "max_loras", "gpu_memory_utilization", "revision"]
+    assert set(names) <= set(AsyncEngineArgs.__dataclass_fields__)
 
 
 @integration

@@ -7,7 +7,7 @@ import torch
 
 from lit_qagent.data.batch import PairBatch, PairTokens, collate_pairs
 from lit_qagent.data.rendering import TokenSequence
-from lit_qagent.training.losses import sigmoid_loss
+from lit_qagent.training.losses import LossSpec, pair_losses
 from lit_qagent.training.metrics import PreferenceMetrics, preference_accuracy
 
 
@@ -18,8 +18,7 @@ def batch_of(*labels: tuple[float, float]) -> PairBatch:
 
 def measure(metrics: PreferenceMetrics, batch: PairBatch, q: list[float]) -> None:
     values = torch.tensor(q)
-    q_chosen, q_rejected = values.view(-1, 2).unbind(dim=1)
-    metrics.update(batch, values, sigmoid_loss(q_chosen, q_rejected))
+    metrics.update(batch, values, pair_losses(LossSpec(), values, batch.q_hat))
 
 
 def test_values_are_exact_over_batches_of_unequal_size() -> None:

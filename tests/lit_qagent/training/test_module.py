@@ -14,11 +14,15 @@ from torch.utils.data import DataLoader
 
 from lit_qagent.agents.selection import Scorer
 from lit_qagent.core.errors import CheckpointError, ConfigError
+from lit_qagent.data.batch import collate_sequences
 from lit_qagent.data.datamodule import PreferenceDataModule
-from lit_qagent.models.export import describe, save_checkpoint
-from lit_qagent.models.q_heads import ImplicitQHead
+from lit_qagent.data.rendering import TokenSequence
+from lit_qagent.models.export import describe, load_q_model, save_checkpoint
+from lit_qagent.models.q_heads import BothQHeads, ImplicitQHead, QHead, ScalarQHead
 from lit_qagent.models.specs import BackboneSpec, LoraSpec
+from lit_qagent.training.callbacks import ExportCheckpoint
 from lit_qagent.training.lineage import hash_weights
+from lit_qagent.training.losses import LossSpec
 from lit_qagent.training.module import StepDPO
 from tests.pair_folder import make_pairs, write_pairs
 from tests.tiny_model import save_tiny_model
@@ -73,9 +77,41 @@ def test_training_learns_which_action_is_better(model: Path, pairs: Path) -> Non
 
     metrics = trainer.callback_metrics
     names = {"loss", "accuracy", "margin", "rank_correlation"}
-    assert {name for name in metrics if name.startswith("val/")} == {f"val/{n}" for n in names}
+    details = {"kendall_tau", "calibration_error", "length_correlation"}
+    for part in ("low", "middle"):  # of two pairs no third is high
+        details |= {f"accuracy_by_margin/{part}", f"accuracy_by_visits/{part}"}
+    details |= {f"accuracy_by_depth/{depth:02d}" for depth in range(2)}
+    found = {name for name in metrics if name.startswith("val/")}
+    assert found == {f"val/{name}" for name in names | details}
     assert metrics["train/loss"] < 0.4  # log 2 = 0.69 untrained
     assert metrics["train/accuracy"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("head", "loss"),
+    [
+        (ScalarQHead(regression=0.05), LossSpec()),
+        (BothQHeads(beta=0.1), LossSpec(name="hinge")),
+        (ImplicitQHead(beta=0.1, reduction="mean"), LossSpec(name="ipo")),
+    ],
+    ids=["scalar", "both", "mean-ipo"],
+)
+def test_other_heads_and_losses_learn_too_and_survive_export(
+    model: Path, pairs: Path, tmp_path: Path, head: QHead, loss: LossSpec
+) -> None:
+    module = make_module(model, q_head=head, loss=loss)
+    trainer = make_trainer(
+        ExportCheckpoint(tmp_path / "out"), max_epochs=12, enable_checkpointing=False
+    )
+
+    trainer.fit(module, make_data(pairs))
+
+    assert trainer.callback_metrics["train/accuracy"] == 1.0
+    assert module.q_model is not None
+    exported = load_q_model(tmp_path / "out", tiny_spec(model))
+    batch = collate_sequences([[TokenSequence([5, 6, 7], [8, 9])]])
+    assert torch.equal(exported(batch), module.q_model(batch))
+    assert exported(batch).item() != 0
 
 
 def test_validate_and_test_measure_their_own_split(model: Path, pairs: Path) -> None:
@@ -139,6 +175,50 @@ def test_a_resumed_run_equals_one_that_was_never_interrupted(
     for key, state in moments[0].items():
         assert torch.equal(moments[1][key]["exp_avg"], state["exp_avg"])
     assert second.callback_metrics["val/loss"] == first.callback_metrics["val/loss"]
+
+
+class Interrupt(pl.Callback):
+    """Breaks one training step after its backward pass, before the weights change."""
+
+    def __init__(self, batch: int, error: type[BaseException]) -> None:
+        self.countdown = batch
+        self.error = error
+
+    def on_after_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.countdown -= 1
+        if self.countdown < 0:
+            raise self.error
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
+@pytest.mark.filterwarnings("ignore:Detected KeyboardInterrupt")
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+@pytest.mark.parametrize(("batch", "accumulate"), [(2, 1), (5, 1), (6, 1), (3, 2), (4, 2), (6, 2)])
+def test_a_run_that_broke_inside_a_step_loses_nothing(
+    model: Path,
+    pairs: Path,
+    tmp_path: Path,
+    batch: int,
+    accumulate: int,
+    error: type[BaseException],
+) -> None:
+    def run(*callbacks: pl.Callback) -> tuple[StepDPO, pl.Trainer]:
+        saving = ModelCheckpoint(tmp_path, "last", save_on_exception=True)
+        trainer = make_trainer(saving, *callbacks, accumulate_grad_batches=accumulate)
+        return make_module(model), trainer
+
+    expected, trainer = run()
+    trainer.fit(expected, make_data(pairs))
+    broken, trainer = run(Interrupt(batch, error))
+    (tmp_path / "last.ckpt").unlink()
+    with pytest.raises((error, SystemExit)):
+        trainer.fit(broken, make_data(pairs))
+    resumed, trainer = run()
+    trainer.fit(resumed, make_data(pairs), ckpt_path=tmp_path / "last.ckpt", weights_only=True)
+
+    assert trainer.global_step == 2 * -(-5 // accumulate)
+    for name, weight in trained(expected).items():
+        assert torch.equal(trained(resumed)[name], weight)
 
 
 def test_a_ckpt_holds_trained_weights_plain_values_and_lineage(

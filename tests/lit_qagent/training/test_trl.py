@@ -14,7 +14,7 @@ from lit_qagent.data.datamodule import render_pair
 from lit_qagent.data.rendering import SequenceRenderer
 from lit_qagent.models.specs import BackboneSpec
 from lit_qagent.policies.chat import load_renderer
-from lit_qagent.training.losses import sigmoid_loss
+from lit_qagent.training.losses import LossSpec, pair_losses
 from tests.pair_folder import make_pair
 from tests.tiny_model import save_tiny_model
 from tests.tiny_q_model import tiny_q_model, tiny_spec
@@ -30,8 +30,8 @@ def our_losses(spec: BackboneSpec, pairs: Sequence[PreferencePair]) -> list[floa
     rendered = [tokens for pair in pairs if (tokens := render_pair(pair, renderer)) is not None]
     batch = collate_pairs(rendered, "batch")
     with torch.no_grad():
-        q_chosen, q_rejected = q_model(batch.tokens).view(-1, 2).unbind(dim=1)
-    losses: list[float] = sigmoid_loss(q_chosen, q_rejected).losses.tolist()
+        found = pair_losses(LossSpec(), q_model(batch.tokens), batch.q_hat)
+    losses: list[float] = found.losses.tolist()
     return losses
 
 

@@ -1,0 +1,183 @@
+"""Preference pairs in other programs' formats.
+
+TRL's: ``prompt``, ``chosen`` and ``rejected`` as chat messages or as plain text; without ``prompt``
+both answers begin with it. The original's: the same with messages of ``from`` and ``value``.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lit_qagent.core.errors import DataError
+from lit_qagent.core.pairs import ChatMessages, PreferencePair
+from lit_qagent.core.seeds import derive_seed
+from lit_qagent.data.packing import common_prefix
+
+_ROLES = {
+    "system": "system",
+    "user": "user",
+    "human": "user",
+    "assistant": "assistant",
+    "gpt": "assistant",
+}
+
+
+def read_rows(path: Path) -> Iterator[Any]:
+    """Give the rows of a JSON, JSON lines or parquet file, or of a set on the hub, one by one.
+
+    Raises:
+        DataError: No such file or set, or it cannot be read.
+    """
+    if path.suffix == ".jsonl":
+        yield from _json_lines(path)
+    elif path.suffix == ".json":
+        found = _parsed(_text(path), str(path))
+        if not isinstance(found, list):
+            raise DataError(f"{str(path)!r} must hold a JSON list of pairs")
+        yield from found
+    elif path.suffix == ".parquet":
+        yield from _parquet(path)
+    else:
+        yield from _hub(str(path))
+
+
+def foreign_pairs(rows: Iterable[Any], where: str) -> Iterator[PreferencePair]:
+    """Turn rows into pairs; the labels that they lack are 1 for the better action, 0 for the worse.
+
+    Raises:
+        DataError: A row is not a pair: it has neither format, an empty action, or equal ones.
+    """
+    for number, row in enumerate(rows):
+        yield _pair(row, f"{where} row {number}")
+
+
+def _pair(row: Any, where: str) -> PreferencePair:  # noqa: ANN401 (any JSON value)
+    if not isinstance(row, Mapping) or not {"chosen", "rejected"} <= row.keys():
+        raise DataError(f"{where} has no chosen and rejected; give pairs in TRL's format")
+    prompt, chosen, rejected = _parts(row, where)
+    for name, messages in (("chosen", chosen), ("rejected", rejected)):
+        if len(messages) != 1 or messages[0]["role"] != "assistant":
+            raise DataError(
+                f"{where}: {name} must be one assistant message after the prompt, "
+                f"got {len(messages)} messages; cut conversations into one pair per step"
+            )
+        if not messages[0]["content"].strip():
+            raise DataError(f"{where} has an empty {name} action; remove it")
+    if chosen[0]["content"].strip() == rejected[0]["content"].strip():
+        raise DataError(f"{where} has equal chosen and rejected actions; remove it")
+    num_head = _head_length(prompt, where)
+    task = f"foreign-{derive_seed(json.dumps(prompt[:num_head], sort_keys=True)):010d}"
+    return PreferencePair(
+        prompt=prompt,
+        chosen=chosen,
+        rejected=rejected,
+        task_id=str(row.get("task_id") or task),
+        tree_id=str(row.get("tree_id") or task),
+        depth=(len(prompt) - num_head) // 2,
+        q_chosen=float(row.get("q_chosen", 1.0)),
+        q_rejected=float(row.get("q_rejected", 0.0)),
+        visits_chosen=int(row.get("visits_chosen", 1)),
+        visits_rejected=int(row.get("visits_rejected", 1)),
+        rule="foreign",
+        environment="foreign",
+        prompt_version="foreign",
+    )
+
+
+def _parts(row: Mapping[str, Any], where: str) -> tuple[ChatMessages, ChatMessages, ChatMessages]:
+    """Return prompt, chosen and rejected as messages."""
+    chosen, rejected, prompt = row["chosen"], row["rejected"], row.get("prompt")
+    if isinstance(chosen, str) and isinstance(rejected, str):
+        if prompt is None:
+            prompt, chosen, rejected = _common_text(chosen, rejected)
+        chosen, rejected = ([{"role": "assistant", "content": x}] for x in (chosen, rejected))
+        if isinstance(prompt, str):
+            prompt = [{"role": "user", "content": prompt}]
+    both = [_messages(side, where) for side in (chosen, rejected)]
+    if prompt is not None:
+        return _messages(prompt, where), both[0], both[1]
+    shared = common_prefix(both[0], both[1])
+    return both[0][:shared], both[0][shared:], both[1][shared:]
+
+
+def _messages(values: Any, where: str) -> ChatMessages:  # noqa: ANN401 (any JSON value)
+    """Check chat messages of either format."""
+    if not isinstance(values, Sequence) or isinstance(values, str):
+        raise DataError(f"{where}: expected chat messages, or text in all parts")
+    found = []
+    for value in values:
+        whole = isinstance(value, Mapping)
+        role = _ROLES.get(value.get("role", value.get("from"))) if whole else None
+        content = value.get("content", value.get("value")) if whole else None
+        if role is None or not isinstance(content, str):
+            raise DataError(
+                f"{where}: a message needs role and content (or from and value), one of "
+                f"{', '.join(_ROLES)}; got {str(value)[:80]}"
+            )
+        found.append({"role": role, "content": content})
+    return found
+
+
+def _common_text(chosen: str, rejected: str) -> tuple[str, str, str]:
+    """Part two texts after the last whole word that they begin with alike."""
+    shared = chosen[: common_prefix(chosen, rejected)]
+    if len(shared) < min(len(chosen), len(rejected)):
+        shared = shared[: max(shared.rfind(" "), shared.rfind("\n")) + 1]
+    return shared.rstrip(), chosen[len(shared) :], rejected[len(shared) :]
+
+
+def _head_length(prompt: ChatMessages, where: str) -> int:
+    """Return how many messages come before the first step: up to the first user message.
+
+    What follows must be steps, an assistant's and a user's message each; else all is head.
+    """
+    roles = [message["role"] for message in prompt]
+    if "user" not in roles:
+        raise DataError(f"{where} has no user message before the action; add the prompt")
+    first = roles.index("user") + 1
+    steps = roles[first:]
+    regular = steps == ["assistant", "user"] * (len(steps) // 2)
+    return first if regular else len(prompt)
+
+
+def _json_lines(path: Path) -> Iterator[Any]:
+    for number, line in enumerate(_text(path).splitlines(), start=1):
+        if line.strip():
+            yield _parsed(line, f"{path} line {number}")
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{str(path)!r} cannot be read ({error}); give a file of pairs") from error
+
+
+def _parsed(text: str, where: str) -> Any:  # noqa: ANN401 (any JSON value)
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise DataError(f"{where!r} is not JSON ({error}); mend or remove it") from error
+
+
+def _parquet(path: Path) -> Iterator[Any]:
+    import pyarrow as pa  # type: ignore[import-untyped]
+    import pyarrow.parquet as pq  # type: ignore[import-untyped]
+
+    try:
+        yield from pq.read_table(path).to_pylist()
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{str(path)!r} cannot be read as parquet ({error})") from error
+
+
+def _hub(name: str) -> Iterator[Any]:
+    from datasets import load_dataset
+
+    try:
+        yield from load_dataset(name, split="train")
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{name!r} is neither a folder or file of pairs nor a set on the hub that can be "
+            f"reached ({str(error)[:200]}); check the spelling"
+        ) from error

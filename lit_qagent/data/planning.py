@@ -1,0 +1,193 @@
+"""Which pairs go into which batch: whole trajectories together, under a budget of tokens.
+
+Pairs of one trajectory share most of their tokens, so a batch that holds them together computes
+far less. What a batch holds depends on the seed and the epoch only.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import torch
+
+from lit_qagent.core.errors import ConfigError
+from lit_qagent.core.seeds import derive_seed
+from lit_qagent.data.batch import PairTokens, Sharing
+from lit_qagent.data.packing import common_prefix
+
+_MAX_PLANS = 16  # epochs after which what the batches hold repeats
+
+
+class Limits(NamedTuple):
+    """How much a batch may hold.
+
+    Attributes:
+        sharing: What a row of a batch holds; decides how tokens are counted.
+        batch_size: Most pairs.
+        max_tokens: Most tokens, padding included and shared ones counted once; None is no limit.
+    """
+
+    sharing: Sharing
+    batch_size: int
+    max_tokens: int | None = None
+
+
+class BatchPlan:
+    """Batches of each epoch, the same number in every epoch.
+
+    Args:
+        pairs: What to batch.
+        groups: Indices of pairs that stay together where the limits allow it.
+        limits: How much a batch may hold.
+        seed: Same seed and epoch, same batches.
+        num_epochs: How many epochs there will be, if known.
+        multiple_of: The number of batches is a multiple of this: one for each process.
+
+    Raises:
+        ConfigError: A pair alone exceeds ``max_tokens``, or there are too few pairs.
+    """
+
+    def __init__(
+        self,
+        pairs: Sequence[PairTokens],
+        groups: Sequence[Sequence[int]],
+        *,
+        limits: Limits,
+        seed: int = 0,
+        num_epochs: int | None = None,
+        multiple_of: int = 1,
+    ) -> None:
+        self._seed = seed
+        self._limits = limits
+        self._meter = TokenMeter(pairs, limits.sharing)
+        self._units = [unit for group in groups for unit in split_group(group, self._meter, limits)]
+        known = num_epochs if num_epochs and num_epochs > 0 else _MAX_PLANS
+        self._num_plans = (
+            min(known, _MAX_PLANS) if limits.max_tokens or self._has_big_units() else 1
+        )
+        longest = max(len(self._fill(epoch)) for epoch in range(self._num_plans))
+        self._num_batches = -(-longest // multiple_of) * multiple_of
+        if self._num_batches > len(pairs):
+            raise ConfigError(
+                f"{len(pairs)} training pairs are too few for {multiple_of} processes; "
+                "lower trainer.devices"
+            )
+
+    def __len__(self) -> int:
+        return self._num_batches
+
+    def batches(self, epoch: int) -> list[list[int]]:
+        """Return the indices of the pairs in each batch of an epoch."""
+        plan = self._fill(epoch)
+        while len(plan) < self._num_batches:
+            largest = max(range(len(plan)), key=lambda i: len(plan[i]))
+            half = -(-len(plan[largest]) // 2)
+            plan[largest : largest + 1] = [plan[largest][:half], plan[largest][half:]]
+        return plan
+
+    def _has_big_units(self) -> bool:
+        return any(len(unit) > 1 for unit in self._units)
+
+    def in_order(self) -> list[list[int]]:
+        """Return the batches of the pairs as they come, as for validation."""
+        return self._pack(range(len(self._units)))
+
+    def _fill(self, epoch: int) -> list[list[int]]:
+        """Return the batches of an epoch before their number is made equal."""
+        # Without limits that depend on the order, every epoch has as many batches.
+        seen = epoch if self._num_plans == 1 else epoch % self._num_plans
+        generator = torch.Generator().manual_seed(derive_seed("epoch", self._seed, seen))
+        return self._pack(torch.randperm(len(self._units), generator=generator).tolist())
+
+    def _pack(self, order: Iterable[int]) -> list[list[int]]:
+        """Fill batch after batch with units."""
+        _, batch_size, max_tokens = self._limits
+        batches: list[list[int]] = []
+        tokens = 0
+        for unit in (self._units[place] for place in order):
+            if batches and len(batches[-1]) + len(unit) <= batch_size:
+                joined = self._meter.joined(tokens, batches[-1], unit) if max_tokens else 0
+                if joined <= (max_tokens or 0):
+                    batches[-1] += unit
+                    tokens = joined
+                    continue
+            batches.append(list(unit))
+            tokens = self._meter.count(unit) if max_tokens else 0
+        return batches
+
+
+class TokenMeter:
+    """Counts the tokens that pairs cost in one batch."""
+
+    def __init__(self, pairs: Sequence[PairTokens], sharing: Sharing) -> None:
+        self._pairs = pairs
+        self._sharing = sharing
+
+    def count(self, indices: Sequence[int]) -> int:
+        """Return the tokens of a batch of these pairs."""
+        if self._sharing != "batch":
+            widths = [self._width(i) for i in indices]
+            return max(widths) * len(widths) * (1 if self._sharing == "pair" else 2)
+        ordered = sorted(sequence for i in indices for sequence in self._sequences(i))
+        saved = sum(map(common_prefix, ordered, ordered[1:]))
+        return sum(map(len, ordered)) - saved
+
+    def joined(self, tokens: int, batch: Sequence[int], unit: Sequence[int]) -> int:
+        """Return at least the tokens of a batch, which has ``tokens``, and a unit together."""
+        if self._sharing != "batch":
+            return self.count([*batch, *unit])
+        first = self._sequences(unit[0])[0]
+        shared = max(common_prefix(first, self._sequences(i)[0]) for i in batch)
+        return tokens + self.count(unit) - shared
+
+    def sort(self, indices: Sequence[int]) -> list[int]:
+        """Return the pairs in the order of their trie."""
+        return sorted(indices, key=self._sequences)
+
+    def _sequences(self, index: int) -> list[list[int]]:
+        """Return both whole sequences of a pair, in order."""
+        pair = self._pairs[index]
+        return sorted([*side.prompt_ids, *side.action_ids] for side in (pair.chosen, pair.rejected))
+
+    def _width(self, index: int) -> int:
+        """Return the tokens of a pair's longest row."""
+        first, last = self._sequences(index)
+        if self._sharing == "pair":
+            return len(first) + len(last) - common_prefix(first, last)
+        return max(len(first), len(last))
+
+
+def split_group(group: Sequence[int], meter: TokenMeter, limits: Limits) -> list[list[int]]:
+    """Split pairs into as cheap parts as the limits allow; one part if they fit.
+
+    The pairs are taken in the order of their trie, so that a part is a run of neighbours; the cuts
+    are those that compute the fewest tokens twice.
+
+    Raises:
+        ConfigError: A pair alone exceeds ``max_tokens``.
+    """
+    _, batch_size, max_tokens = limits
+    if len(group) <= batch_size and (max_tokens is None or meter.count(group) <= max_tokens):
+        return [list(group)]
+    ordered = meter.sort(group)
+    # best[j]: fewest tokens for the first j pairs, and where the last part starts.
+    best: list[tuple[float, int]] = [(0, 0)]
+    for end in range(1, len(ordered) + 1):
+        best.append((float("inf"), 0))
+        for start in range(end - 1, max(-1, end - 1 - batch_size), -1):
+            tokens = meter.count(ordered[start:end])
+            if max_tokens is not None and tokens > max_tokens:
+                if start == end - 1:
+                    raise ConfigError(
+                        f"data.max_tokens is {max_tokens}, a pair alone needs {tokens}; raise it "
+                        "to at least that, or lower model.max_length"
+                    )
+                break
+            # Equal costs go to fewer parts, which a cost per part of less than a token gives.
+            best[end] = min(best[end], (best[start][0] + tokens + 1e-6, start))
+    parts: list[list[int]] = []
+    end = len(ordered)
+    while end:
+        start = best[end][1]
+        parts.append(ordered[start:end])
+        end = start
+    return parts[::-1]

@@ -1,0 +1,79 @@
+"""What each agent costs: calls, tokens, environment steps, seconds and, with prices, dollars."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from lit_qagent.core.errors import ConfigError
+from lit_qagent.evaluation.episodes import PlayedEpisode
+
+MATCHED_WITHIN = 0.1
+_PER = 1_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prices:
+    """What an API takes for a million tokens, in dollars.
+
+    Attributes:
+        prompt: For tokens of prompts; a request for n samples pays its prompt once.
+        generated: For generated tokens.
+    """
+
+    prompt: float
+    generated: float
+
+    def __post_init__(self) -> None:
+        if self.prompt < 0 or self.generated < 0:
+            raise ConfigError(
+                f"prices must be >= 0, in dollars per million tokens, got prompt {self.prompt} "
+                f"and generated {self.generated}"
+            )
+
+
+def cost_per_episode(
+    episodes: Sequence[PlayedEpisode], prices: Mapping[str, float] | None
+) -> dict[str, float] | None:
+    """Return the mean cost of a finished episode; None if there is none.
+
+    Args:
+        episodes: Episodes of one agent.
+        prices: ``prompt`` and ``generated``, see `Prices`; without them there are no dollars.
+
+    Returns:
+        ``requests``, ``prompt_tokens``, ``generated_tokens``, ``environment_steps`` (those of
+        other trials and of look-ahead included), ``seconds`` (beside other episodes in flight,
+        so of use only between agents of one run) and ``dollars`` if there are prices.
+    """
+    finished = [episode for episode in episodes if episode.failure is None]
+    if not finished:
+        return None
+    totals: dict[str, float] = {
+        "requests": sum(e.requests for e in finished),
+        "prompt_tokens": sum(e.prompt_tokens for e in finished),
+        "generated_tokens": sum(e.generated_tokens for e in finished),
+        "environment_steps": sum(len(e.steps) + e.extra_steps for e in finished),
+        "seconds": sum(e.seconds for e in finished),
+    }
+    if prices:
+        paid = sum(totals[f"{kind}_tokens"] * prices[kind] for kind in ("prompt", "generated"))
+        totals["dollars"] = paid / _PER
+    return {name: total / len(finished) for name, total in totals.items()}
+
+
+def cost_ratio(
+    treatment: Mapping[str, float] | None, control: Mapping[str, float] | None
+) -> float | None:
+    """Return the treatment's cost over the control's: dollars if priced, else tokens; or None."""
+    if treatment is None or control is None:
+        return None
+    ours, theirs = _main_cost(treatment), _main_cost(control)
+    return ours / theirs if theirs else None
+
+
+def is_matched(ratio: float | None) -> bool:
+    """True if two agents cost the same within a tenth."""
+    return ratio is not None and abs(ratio - 1) <= MATCHED_WITHIN
+
+
+def _main_cost(cost: Mapping[str, float]) -> float:
+    return cost.get("dollars", cost["prompt_tokens"] + cost["generated_tokens"])

@@ -1,0 +1,68 @@
+"""What a Q-model was trained on, against what it is to be evaluated on."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from lit_qagent.agents.prompts import PROMPT_VERSION, PromptSpec
+from lit_qagent.core.errors import CheckpointError, OverlapError
+from lit_qagent.core.records import Task
+
+_NAMED_TASKS = 3
+
+
+def check_overlap(tasks: Sequence[Task], lineage: Mapping[str, Any]) -> None:
+    """Refuse held-out tasks that the Q-model was trained on.
+
+    Args:
+        tasks: The tasks to play.
+        lineage: ``task_ids`` holds the tasks the Q-model has seen.
+
+    Raises:
+        OverlapError: At least one task is in both.
+    """
+    trained = set(lineage.get("task_ids", ()))
+    shared = [task.task_id for task in tasks if task.task_id in trained]
+    if shared:
+        some = ", ".join(shared[:_NAMED_TASKS]) + (", ..." if shared[_NAMED_TASKS:] else "")
+        raise OverlapError(
+            f"{len(shared)} of {len(tasks)} held-out tasks were used to train the Q-model "
+            f"({some}); choose another tasks.split or tasks.first_task"
+        )
+
+
+def check_prompt(prompt: PromptSpec, lineage: Mapping[str, Any]) -> None:
+    """Refuse a Q-model whose training prompts had another form than those it would score here.
+
+    Whether actions are constrained changes no prompt and is not compared.
+
+    Args:
+        prompt: How the world is shown.
+        lineage: ``prompt`` holds the form in training, with its version; unknown ones pass.
+
+    Raises:
+        CheckpointError: The forms differ.
+    """
+    trained = lineage.get("prompt") or {}
+    now = {"version": PROMPT_VERSION, **asdict(prompt)}
+    differing = [
+        f"prompt.{name} {trained[name]!r} in training, {now[name]!r} now"
+        for name in ("version", "think", "num_examples")
+        if name in trained and trained[name] != now[name]
+    ]
+    if differing:
+        raise CheckpointError(
+            f"the Q-model was trained on other prompts: {'; '.join(differing)}; set data.prompt "
+            "as in training, or give a Q-model that was trained on such prompts"
+        )
+
+
+def describe_lineage(lineage: Mapping[str, Any]) -> dict[str, Any]:
+    """Return where the Q-model comes from, its task list as a count and everything as a hash."""
+    shown = {key: value for key, value in lineage.items() if key != "task_ids"}
+    if "task_ids" in lineage:
+        shown["trained_tasks"] = len(lineage["task_ids"])
+    text = json.dumps(dict(lineage), sort_keys=True)
+    return {**shown, "lineage_hash": hashlib.sha256(text.encode()).hexdigest()}

@@ -1,0 +1,161 @@
+"""The tables of a report as rows of texts, the heading first."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from lit_qagent.evaluation.outcomes import OUTCOMES
+
+MAIN = "reward"
+FLAG = " †"
+_VALUE_NAMES = {
+    "MostLikelySelector": "log-probability per token",
+    "OracleSelector": "true return",
+}
+
+Rows = list[list[str]]
+
+
+def agent_table(report: Mapping[str, Any], *, intervals: bool = True) -> Rows:
+    """Return the table of agents; with intervals it is wide."""
+    scores = [MAIN, "success", *report["metrics"]]
+    rows = [["agent", "n", *scores, "steps", "invalid", "tokens", "episodes", "failed"]]
+    for name, row in report["agents"].items():
+        if "intervals" in row:
+            shown = [with_interval(row[key], row["intervals"][key]) for key in scores]
+            cells = shown if intervals else [f"{row[key]:.3f}" for key in scores]
+            cells += [f"{row['steps']:.1f}", f"{row['invalid_rate']:.1%}", f"{row['tokens']:.0f}"]
+        else:
+            cells = ["-"] * (len(scores) + 3)
+        counts = [str(row["episodes"]), str(row["failures"])]
+        rows.append([flagged(name, row), str(row["num_candidates"]), *cells, *counts])
+    return rows
+
+
+def difference_table(report: Mapping[str, Any], *, brief: bool = False) -> Rows:
+    """Return the table of differences in reward; brief fits a terminal."""
+    extra = [] if brief else ["p", "detectable", "cost"]
+    rows = [["treatment - control", MAIN, "verdict", "p (Holm)", *extra, "tasks", "left out"]]
+    for name, row in report["differences"].items():
+        shown = with_interval(row["mean"], row, signed=True) if row["tasks"] else "-"
+        cells = [shown, row["verdict"], p_text(row["p_holm"])]
+        if not brief:
+            cells += [p_text(row["p_value"]), or_dash(row["detectable"], ".3f")]
+            cells.append(_cost_text(row))
+        title = flagged_pair(name, report)
+        rows.append([title, *cells, str(row["tasks"]), str(row["excluded_episodes"])])
+    return rows
+
+
+def shortened_table(report: Mapping[str, Any]) -> Rows:
+    """Return what was left out or cut, by agent."""
+    head = ["agent", "failed episodes", "steps dropped from prompts"]
+    rows = [[*head, "candidates cut by the token limit"]]
+    for name, row in report["agents"].items():
+        counts = (row["failures"], row["dropped_steps"], row["cut_candidates"])
+        rows.append([name, *map(str, counts)])
+    return rows
+
+
+def outcome_table(report: Mapping[str, Any]) -> Rows:
+    """Return how the episodes of each agent ended; a class without any episode has no column."""
+    agents = report["agents"]
+    found = [name for name in OUTCOMES if any(row["outcomes"][name] for row in agents.values())]
+    rows = [[name, *(str(row["outcomes"][end]) for end in found)] for name, row in agents.items()]
+    return [["agent", *found], *rows]
+
+
+def cost_table(report: Mapping[str, Any]) -> Rows:
+    """Return what a finished episode of each agent costs on average."""
+    agents = report["agents"]
+    priced = any("dollars" in (row["cost"] or {}) for row in agents.values())
+    head = ["agent", "LLM calls", "prompt tokens", "generated tokens", "environment steps"]
+    rows = [[*head, "seconds", *(["dollars"] if priced else [])]]
+    forms = {
+        "requests": ".1f",
+        "prompt_tokens": ".0f",
+        "generated_tokens": ".0f",
+        "environment_steps": ".1f",
+        "seconds": ".2f",
+        **({"dollars": ".6f"} if priced else {}),
+    }
+    for name, row in agents.items():
+        cost = row["cost"] or {}
+        cells = [or_dash(cost.get(key), form) for key, form in forms.items()]
+        rows.append([flagged(name, row), *cells])
+    return rows
+
+
+def depth_table(report: Mapping[str, Any]) -> Rows:
+    """Return how the agents decide at each depth."""
+    rows = [["agent", "depth", "decisions", "invalid", "different candidates", "value gained"]]
+    for name, some in report["by_depth"].items():
+        for row in some:
+            cells = [str(row["decisions"]), f"{row['invalid_rate']:.1%}", f"{row['distinct']:.1f}"]
+            rows.append([name, str(row["depth"]), *cells, or_dash(row["score_gain"], "+.3f")])
+    return rows
+
+
+def regret_table(report: Mapping[str, Any]) -> Rows:
+    """Return by how much each agent falls short of the oracle's best action; head alone if none."""
+    rows = [["agent", "depth", "decisions measured", "regret", "best action taken"]]
+    for name, some in report["regret_by_depth"].items():
+        for row in some:
+            cells = [str(row["decisions"]), f"{row['regret']:.3f}", f"{row['best_taken']:.0%}"]
+            rows.append([name, str(row["depth"]), *cells])
+    return rows
+
+
+def flagged(name: str, row: Mapping[str, Any]) -> str:
+    """Return an agent's name, marked if it uses what no agent can know in earnest."""
+    return name + FLAG if row.get("uses") else name
+
+
+def flagged_pair(name: str, report: Mapping[str, Any]) -> str:
+    """Return the name of a difference, marked if one of its agents is."""
+    agents = report["agents"]
+    return name + FLAG if any(agents[one].get("uses") for one in name.split(" - ")) else name
+
+
+def value_name(row: Mapping[str, Any]) -> str:
+    """Return what an agent's values are, for the reader of an episode."""
+    return _VALUE_NAMES.get(row["selector"].rpartition(".")[2], "Q")
+
+
+def flag_notes(report: Mapping[str, Any]) -> list[str]:
+    """Return one sentence for each thing that marked agents use."""
+    by_use: dict[str, list[str]] = {}
+    for name, row in report["agents"].items():
+        if row.get("uses"):
+            by_use.setdefault(row["uses"], []).append(name)
+    return [
+        f"{', '.join(names)}: uses {what}, so not to be had in a single trial in earnest"
+        for what, names in by_use.items()
+    ]
+
+
+def with_interval(
+    mean: float, interval: Mapping[str, float | None], *, signed: bool = False
+) -> str:
+    """Return a mean and its interval in brackets."""
+    form = "+.3f" if signed else ".3f"
+    if interval["low"] is None:
+        return f"{mean:{form}} (no interval)"
+    return f"{mean:{form}} [{interval['low']:{form}}, {interval['high']:{form}}]"
+
+
+def p_text(p_value: float | None) -> str:
+    """Return a p-value; very small ones as a bound."""
+    if p_value is None:
+        return "-"
+    return "< 0.001" if p_value < 0.001 else f"{p_value:.3f}"
+
+
+def _cost_text(row: Mapping[str, Any]) -> str:
+    if row["cost_ratio"] is None:
+        return "-"
+    return f"x {row['cost_ratio']:.2f}{' (matched)' if row['cost_matched'] else ''}"
+
+
+def or_dash(value: float | None, form: str) -> str:
+    """Return a number in a format, or a dash where there is none."""
+    return "-" if value is None else f"{value:{form}}"

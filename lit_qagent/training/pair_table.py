@@ -1,0 +1,167 @@
+"""One row per held-out pair, and what is read off: where Q is right and what it follows."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
+
+from lit_qagent.data.batch import PairBatch
+
+_COLUMNS = 10
+_NUM_BINS = 10
+
+
+class Columns(NamedTuple):
+    """Columns of a table; [P] for pairs, [S] = [2P] (chosen and rejected alternating) for actions.
+
+    Attributes:
+        q: [S] values of the model.
+        q_hat: [S] Monte-Carlo values.
+        visits: [S] visits behind these.
+        num_tokens: [S] tokens of the action.
+        depth: [P].
+        group: [P] number of the trajectory.
+    """
+
+    q: Tensor
+    q_hat: Tensor
+    visits: Tensor
+    num_tokens: Tensor
+    depth: Tensor
+    group: Tensor
+
+
+class PairTable(Metric):
+    """Keeps a row per pair; gathers them from all processes."""
+
+    full_state_update = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("rows", default=[], dist_reduce_fx="cat")
+
+    def update(self, batch: PairBatch, q: Tensor) -> None:
+        """Add the pairs of a batch and the [S] Q of their actions."""
+        lengths = batch.tokens.num_action_tokens
+        sides = [part.double().view(-1, 2) for part in (q, batch.q_hat, batch.visits, lengths)]
+        pairs = [part.double()[:, None] for part in (batch.depth, batch.group)]
+        self.rows.append(torch.cat([*sides, *pairs], dim=1).detach())  # type: ignore[operator, union-attr]
+
+    def compute(self) -> Tensor:
+        """Return float64 [P, columns]."""
+        if not self.rows:
+            return torch.zeros(0, _COLUMNS, dtype=torch.float64)
+        found: Tensor = dim_zero_cat(self.rows).cpu()  # type: ignore[arg-type]
+        return found
+
+
+def columns(rows: Tensor) -> Columns:
+    """Take a table apart."""
+    q, q_hat, visits, num_tokens = (rows[:, i : i + 2].reshape(-1) for i in range(0, 8, 2))
+    return Columns(q, q_hat, visits, num_tokens, depth=rows[:, 8], group=rows[:, 9])
+
+
+def details(rows: Tensor) -> dict[str, float]:
+    """Return what a table says, by name.
+
+    Accuracy by depth; by thirds of the pairs by difference of ``Q_hat`` and by visits of the less
+    visited action; Kendall's tau among siblings; calibration; correlation of Q with length.
+    """
+    if not len(rows):
+        return {}
+    table = columns(rows)
+    q, q_hat, visits = (part.view(-1, 2) for part in (table.q, table.q_hat, table.visits))
+    right = (q[:, 0] > q[:, 1]).double() + 0.5 * (q[:, 0] == q[:, 1]).double()
+    found = {
+        f"accuracy_by_depth/{int(depth):02d}": float(right[table.depth == depth].mean())
+        for depth in torch.unique(table.depth)
+    }
+    found |= _by_thirds("accuracy_by_margin", q_hat[:, 0] - q_hat[:, 1], right)
+    found |= _by_thirds("accuracy_by_visits", visits.amin(dim=1), right)
+    found["kendall_tau"] = sibling_tau(table)
+    found["calibration_error"] = calibration(table).error
+    found["length_correlation"] = _correlation(table.q, table.num_tokens)
+    return found
+
+
+def sibling_tau(table: Columns) -> float:
+    """Return Kendall's tau of Q against ``Q_hat``, averaged over sets of siblings.
+
+    Siblings are the actions of one trajectory at one depth, each counted once. In a set, tau is
+    concordant less discordant couples over all whose ``Q_hat`` differ; sets without such do not
+    count.
+    """
+    places = torch.stack([table.group, table.depth], dim=1).repeat_interleave(2, dim=0)
+    sets: dict[tuple[float, ...], set[tuple[float, float]]] = {}
+    for place, *action in torch.cat([places, table.q[:, None], table.q_hat[:, None]], 1).tolist():
+        depth, q, q_hat = action
+        sets.setdefault((place, depth), set()).add((q, q_hat))
+    taus = []
+    for siblings in sets.values():
+        values = torch.tensor(sorted(siblings), dtype=torch.float64)
+        q_sign, hat_sign = ((v[:, None] - v[None, :]).sign() for v in values.unbind(dim=1))
+        if hat_sign.any():
+            taus.append(float((q_sign * hat_sign).sum() / hat_sign.abs().sum()))
+    return sum(taus) / len(taus) if taus else 0.0
+
+
+class Calibration(NamedTuple):
+    """Q against the Monte-Carlo return, in bins of equally many actions by Q.
+
+    Attributes:
+        q: Mean Q of each bin.
+        q_hat: Mean ``Q_hat`` of each bin, weighted by visits.
+        error: Mean distance of the two, weighted by actions.
+    """
+
+    q: list[float]
+    q_hat: list[float]
+    error: float
+
+
+def calibration(table: Columns) -> Calibration:
+    """Sort the actions by Q and compare the means of each bin."""
+    order = table.q.argsort()
+    bins = [part for part in torch.tensor_split(order, _NUM_BINS) if len(part)]
+    q = [float(table.q[part].mean()) for part in bins]
+    q_hat = [_weighted_mean(table.q_hat[part], table.visits[part]) for part in bins]
+    gaps = [len(part) * abs(a - b) for part, a, b in zip(bins, q, q_hat, strict=True)]
+    return Calibration(q=q, q_hat=q_hat, error=sum(gaps) / len(order))
+
+
+def reliability_plot(tables: Mapping[str, Tensor]) -> Any:  # noqa: ANN401 (a matplotlib figure)
+    """Draw Q against the Monte-Carlo return for one or more tables."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5, 4), layout="constrained")
+    axes = figure.subplots()
+    for name, rows in tables.items():
+        if len(rows):
+            found = calibration(columns(rows))
+            axes.plot(found.q, found.q_hat, "o-", label=f"{name}: error {found.error:.3f}")
+    axes.axline((0, 0), slope=1, color="grey", linewidth=1)
+    axes.set(xlabel="Q (mean of bin)", ylabel="Monte-Carlo return (mean of bin)")
+    axes.legend()
+    return figure
+
+
+def _by_thirds(name: str, key: Tensor, right: Tensor) -> dict[str, float]:
+    """Return the accuracy of the pairs with the lowest, middle and highest keys."""
+    thirds = torch.tensor_split(key.argsort(stable=True), 3)
+    parts = zip(("low", "middle", "high"), thirds, strict=True)
+    return {f"{name}/{part}": float(right[rows].mean()) for part, rows in parts if len(rows)}
+
+
+def _weighted_mean(values: Tensor, weights: Tensor) -> float:
+    total = weights.sum()
+    return float((values * weights).sum() / total) if total > 0 else float(values.mean())
+
+
+def _correlation(left: Tensor, right: Tensor) -> float:
+    """Return Pearson's correlation, 0 where one side does not vary."""
+    if len(left) < 2 or left.std() == 0 or right.std() == 0:
+        return 0.0
+    return float(torch.corrcoef(torch.stack([left, right]))[0, 1])

@@ -1,0 +1,94 @@
+"""Log-probabilities under the reference: computed once, packed, kept on disk under a key.
+
+The key is a hash of everything they depend on (the frozen weights and every token), so an entry is
+either right or not found.
+"""
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from lit_qagent.core.folders import cache_folder
+from lit_qagent.data.batch import PairTokens
+from lit_qagent.data.datamodule import PreferenceDataModule
+from lit_qagent.data.rendering import RENDERING_VERSION
+from lit_qagent.models.q_model import QModel
+from lit_qagent.training.lineage import hash_weights
+
+_log = logging.getLogger(__name__)
+_SPLITS = ("train", "valid")
+
+
+def fill_reference(data: PreferenceDataModule, model: QModel, *, write: bool = True) -> None:
+    """Give the pairs that are trained and validated on their reference log-probabilities.
+
+    Args:
+        data: Pairs, after its setup.
+        model: Its backbone with the adapter off is the reference.
+        write: Keep what was computed; one of several processes does.
+    """
+    base = hash_base(model)
+    for split in _SPLITS:
+        pairs = data.pairs_of(split)
+        if not pairs:
+            continue
+        path = cache_folder() / "reference" / f"{cache_key(base, pairs)}.safetensors"
+        found = _read(path, len(pairs))
+        if found is None:
+            found = _compute(data, model, split, len(pairs))
+            if write:
+                _write(path, found)
+        data.remember_reference(split, found.tolist())
+
+
+def hash_base(model: QModel) -> str:
+    """Return a hash of the base model as it computes: its name, its frozen weights, their types."""
+    spec = model.backbone.spec
+    frozen = {n: p for n, p in model.backbone.named_parameters() if "lora_" not in n}
+    name = f"{spec.public_name} {spec.revision} {spec.dtype} {spec.quantization}"
+    return hashlib.sha256(f"{name} {hash_weights(frozen)}".encode()).hexdigest()
+
+
+def cache_key(base: str, pairs: Sequence[PairTokens]) -> str:
+    """Return the key of the pairs' log-probabilities under a base model."""
+    digest = hashlib.sha256(f"{base} {RENDERING_VERSION}".encode())
+    for pair in pairs:
+        for ids in (pair.chosen.prompt_ids, pair.chosen.action_ids, pair.rejected.action_ids):
+            digest.update(np.asarray([len(ids), *ids], dtype=np.int64).tobytes())
+    return digest.hexdigest()
+
+
+def _compute(data: PreferenceDataModule, model: QModel, split: str, num_pairs: int) -> Tensor:
+    device = model.backbone.language_model.device
+    found = torch.full((num_pairs, 2), float("nan"))
+    _log.info("reference log-probabilities of %d %s pairs: computing once", num_pairs, split)
+    for indices, batch in data.reference_batches(split):
+        found[indices] = model.reference_log_probs(batch.tokens.to(device)).view(-1, 2).cpu()
+    return found
+
+
+def _read(path: Path, num_pairs: int) -> Tensor | None:
+    """Return what is kept under a path, or None if it is not there or damaged."""
+    try:
+        found = load_file(path)["reference"]
+    except FileNotFoundError:
+        return None
+    except (SafetensorError, OSError, KeyError) as error:
+        _log.warning("reference cache %s is damaged (%s); computing it again", path, error)
+        return None
+    return found if found.shape == (num_pairs, 2) else None
+
+
+def _write(path: Path, values: Tensor) -> None:
+    """Write with one rename, so that another process never reads half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_suffix(".tmp")
+    save_file({"reference": values}, scratch)
+    scratch.rename(path)

@@ -1,0 +1,24 @@
+"""A checkpoint never counts batches whose gradients are not in its weights."""
+
+from typing import Any
+
+import lightning.pytorch as pl
+
+from lit_qagent.data.datamodule import num_trained_batches
+
+
+def rewind_to_last_step(checkpoint: dict[str, Any], trainer: pl.Trainer) -> None:
+    """Let the saved progress end with the last whole optimizer step.
+
+    An exception while gradients accumulate loses those of the batches before it, so a resumed run
+    trains on them again; the loader tells its own place by the same count.
+    """
+    loops = checkpoint.get("loops", {}).get("fit_loop")
+    done: int = trainer.fit_loop.epoch_loop.batch_progress.current.processed  # type: ignore[attr-defined]
+    lost = done - num_trained_batches(trainer)
+    if not loops or not lost:
+        return
+    saved = loops["epoch_loop.batch_progress"]
+    trained = {part: saved[part]["completed"] - lost for part in ("current", "total")}
+    for part, count in trained.items():
+        saved[part].update(dict.fromkeys(("ready", "started", "processed", "completed"), count))

@@ -1,0 +1,140 @@
+"""Attention by branches equals one softmax over the dense mask, forward and backward."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+
+from lit_qagent.data.batch import TokenBatch, collate_sequences
+from lit_qagent.data.rendering import TokenSequence
+from lit_qagent.models.attention import (
+    block_mask,
+    branch_attention,
+    branch_mask,
+    branches_of,
+    split_rows,
+)
+
+HEAD = list(range(10, 17))
+ROWS = [
+    [
+        TokenSequence(HEAD, [20, 21, 22]),
+        TokenSequence(HEAD, [20, 23]),
+        TokenSequence([*HEAD, 20, 21, 22, 30, 31], [40, 41]),
+        TokenSequence([*HEAD, 20, 21, 22, 30, 31], [42]),
+        TokenSequence([50, 51], [52]),  # another root
+    ],
+    [TokenSequence([60], [61, 62]), TokenSequence([60], [63])],  # padded
+    [TokenSequence([70, 71, 72], [73])],  # no branch
+]
+
+
+def batch_of_rows() -> TokenBatch:
+    return collate_sequences(ROWS)
+
+
+def inputs(batch: TokenBatch, key_heads: int, dtype: torch.dtype) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    rows, width = batch.token_ids.shape
+    return [
+        torch.randn(rows, heads, width, 16, generator=generator).to(dtype).requires_grad_()
+        for heads in (4, key_heads, key_heads)
+    ]
+
+
+def dense_attention(
+    batch: TokenBatch, query: Tensor, key: Tensor, value: Tensor, *, scale: float | None = None
+) -> Tensor:
+    mask = branch_mask(batch.visible_until)
+    return scaled_dot_product_attention(
+        query, key, value, attn_mask=mask, scale=scale, enable_gqa=True
+    )
+
+
+@pytest.mark.parametrize("key_heads", [1, 2, 4])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.bfloat16, 0.05)])
+def test_output_and_gradients_equal_the_dense_mask(
+    key_heads: int, dtype: torch.dtype, tolerance: float
+) -> None:
+    batch = batch_of_rows()
+    tensors = inputs(batch, key_heads, dtype)
+    real = batch.is_token[:, None, :, None]
+    weights = torch.randn(*tensors[0].shape, generator=torch.Generator().manual_seed(1)) * real
+
+    dense = dense_attention(batch, *tensors, scale=0.3)
+    expected = torch.autograd.grad((dense * weights).sum(), tensors)
+    query, key, value = tensors
+    found, _ = branch_attention(
+        nn.Identity(), query, key, value, None, scaling=0.3, branches=branches_of(batch)
+    )
+    ours = found.transpose(1, 2)
+    gradients = torch.autograd.grad((ours * weights).sum(), tensors)
+
+    torch.testing.assert_close(ours * real, dense * real, atol=tolerance, rtol=0)
+    for mine, other in zip(gradients, expected, strict=True):
+        torch.testing.assert_close(mine, other, atol=3 * tolerance, rtol=tolerance)
+
+
+def test_segments_by_hand() -> None:
+    [row] = split_rows(collate_sequences([ROWS[1]]))
+
+    # 60 61 62 | 63, which sees 60 only.
+    assert [(s.start, s.end, s.ancestors.tolist()) for s in row] == [(0, 3, []), (3, 4, [0])]
+
+
+def test_padding_is_in_no_segment() -> None:
+    batch = batch_of_rows()
+
+    for segments, real in zip(split_rows(batch), batch.is_token.tolist(), strict=True):
+        covered = [False] * len(real)
+        for segment in segments:
+            covered[segment.start : segment.end] = [True] * (segment.end - segment.start)
+        assert covered == real
+
+
+def test_the_block_mask_of_gpus_is_the_dense_mask() -> None:
+    batch = batch_of_rows()
+    rows, width = batch.token_ids.shape
+
+    found = block_mask(batch.visible_until, compiled=False)
+
+    dense = branch_mask(batch.visible_until)
+    q, k = torch.meshgrid(torch.arange(width), torch.arange(width), indexing="ij")
+    for row in range(rows):
+        cells = found.mask_mod(torch.tensor(row), torch.tensor(0), q, k)
+        assert torch.equal(cells, dense[row, 0])
+    blocks = found.to_dense()  # of 128 x 128 tokens: all of it is one block here
+    assert blocks.shape == (rows, 1, 1, 1)
+    assert blocks.all()
+
+
+def test_blocks_that_no_token_sees_are_skipped_on_gpus() -> None:
+    # Two roots of 256 tokens: neither sees the other, and no block sees a later one.
+    sequences = [TokenSequence(list(range(first, first + 255)), [1]) for first in (1000, 2000)]
+    batch = collate_sequences([sequences])
+
+    blocks = block_mask(batch.visible_until, compiled=False).to_dense()[0, 0]
+
+    assert blocks.tolist() == [[1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 1, 1]]
+
+
+@pytest.mark.gpu
+@pytest.mark.slow
+def test_flex_attention_equals_the_dense_mask_and_compiles_once_for_all_lengths() -> None:
+    from torch._dynamo.utils import counters
+
+    counters.clear()
+    graphs = []
+    for extra in range(6):
+        row = [*ROWS[0], TokenSequence(list(range(100, 200 + 97 * extra)), [1])]
+        batch = collate_sequences([row]).to("cuda")
+        tensors = [t.detach().cuda().requires_grad_() for t in inputs(batch, 2, torch.float32)]
+        dense = dense_attention(batch, *tensors)
+        query, key, value = tensors
+        found, _ = branch_attention(
+            nn.Identity(), query, key, value, None, branches=branches_of(batch)
+        )
+        torch.testing.assert_close(found.transpose(1, 2), dense, atol=1e-3, rtol=1e-3)
+        graphs.append(counters["stats"]["unique_graphs"])
+    # The first length may compile with its size, the second without; no other compiles again.
+    assert len(set(graphs[1:])) == 1

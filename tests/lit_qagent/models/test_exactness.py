@@ -1,0 +1,90 @@
+"""Packed rows are exact for the usual kinds of models; models they are wrong for are found out."""
+
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import torch
+
+from lit_qagent.data.batch import Sharing, collate_pairs
+from lit_qagent.data.datamodule import render_pair
+from lit_qagent.data.rendering import SequenceRenderer
+from lit_qagent.models.backbone import build_backbone
+from lit_qagent.models.q_model import QModel
+from lit_qagent.models.specs import LoraSpec
+from lit_qagent.policies.chat import load_renderer
+from tests.pair_folder import make_pair
+from tests.reference import reference_action_log_prob
+from tests.tiny_model import save_tiny_model
+from tests.tiny_q_model import tiny_q_model, tiny_spec
+
+OPT = {"ffn_dim": 64, "word_embed_proj_dim": 32}  # absolute positions, but it takes ours
+KINDS: list[tuple[str, dict[str, Any]]] = [
+    *((kind, {}) for kind in ("llama", "phi", "phi3", "qwen2", "qwen3")),
+    ("opt", {**OPT}),
+]
+# Three pairs of one trajectory and one from elsewhere.
+PAIRS = [make_pair(0, 0), make_pair(0, 1), make_pair(0, 3), make_pair(1, 2)]
+
+
+def gradients(q_model: QModel, loss: torch.Tensor) -> dict[str, torch.Tensor]:
+    torch.autograd.backward(loss)
+    found = {n: p.grad.clone() for n, p in q_model.named_parameters() if p.grad is not None}
+    q_model.zero_grad()
+    return found
+
+
+@pytest.mark.parametrize(("kind", "changes"), KINDS)
+def test_log_probs_and_gradients_equal_the_pair_by_pair_reference(
+    kind: str, changes: dict[str, Any], tmp_path: Path
+) -> None:
+    save_tiny_model(tmp_path, kind=kind, **{"initializer_range": 0.1, **changes})
+    q_model = tiny_q_model(tiny_spec(tmp_path))
+    renderer = SequenceRenderer(load_renderer(str(tmp_path)), 2048)
+    pairs = [tokens for pair in PAIRS if (tokens := render_pair(pair, renderer)) is not None]
+    sequences = [sequence for pair in pairs for sequence in (pair.chosen, pair.rejected)]
+    weights = torch.linspace(-1, 1, len(sequences))
+    network = q_model.backbone.model
+
+    naive = torch.stack([reference_action_log_prob(network, *one) for one in sequences])
+    expected = gradients(q_model, (naive * weights).sum() / len(pairs))
+
+    assert q_model.backbone.shares_prefixes(2048)
+    for sharing in get_args(Sharing):
+        found = q_model.action_log_probs(collate_pairs(pairs, sharing).tokens)
+        ours = gradients(q_model, (found * weights).sum() / len(pairs))
+        torch.testing.assert_close(found, naive, atol=1e-5, rtol=1e-6)
+        # Relative to the largest entry, as sums of thousands of terms are.
+        for name, gradient in expected.items():
+            scale = max(1.0, float(gradient.abs().max()))
+            torch.testing.assert_close(ours[name] / scale, gradient / scale, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "length"),
+    [
+        ("mistral", {"sliding_window": 64}, 65),  # a window that is left
+        ("bloom", {}, 100),  # ALiBi: distances counted in the row
+        ("lfm2", {"layer_types": ["conv", "full_attention"]}, 100),  # convolution over the row
+    ],
+)
+def test_models_that_cannot_share_are_found_out(
+    kind: str, changes: dict[str, Any], length: int, tmp_path: Path
+) -> None:
+    folder = save_tiny_model(tmp_path, kind=kind, **changes)
+
+    assert not tiny_q_model(tiny_spec(folder)).backbone.shares_prefixes(length)
+
+
+def test_a_recurrent_model_is_found_out(tmp_path: Path) -> None:
+    spec = tiny_spec(save_tiny_model(tmp_path, kind="mamba", state_size=8))
+
+    backbone = build_backbone(spec, LoraSpec(rank=2, target_modules=["in_proj"]))
+
+    assert not backbone.shares_prefixes(100)
+
+
+def test_a_window_that_is_never_left_is_none(tmp_path: Path) -> None:
+    folder = save_tiny_model(tmp_path, kind="mistral", sliding_window=64)
+
+    assert tiny_q_model(tiny_spec(folder)).backbone.shares_prefixes(64)

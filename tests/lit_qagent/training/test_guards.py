@@ -1,0 +1,109 @@
+"""Training stops before bad numbers get into the weights, and says what to lower."""
+
+from pathlib import Path
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from lit_qagent.core.errors import TrainingFailure
+from lit_qagent.data.batch import PairBatch
+from lit_qagent.data.datamodule import PreferenceDataModule
+from lit_qagent.models.specs import LoraSpec
+from lit_qagent.training.guards import memory_advice, refuse_bad_losses
+from lit_qagent.training.module import StepDPO
+from tests.pair_folder import make_pairs, write_pairs
+from tests.tiny_model import save_tiny_model
+from tests.tiny_q_model import tiny_spec
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_model(tmp_path_factory.mktemp("models") / "tiny-model")
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_pairs(tmp_path_factory.mktemp("pairs"), make_pairs(8))
+
+
+def fit(model: Path, pairs: Path, folder: Path, *callbacks: pl.Callback) -> StepDPO:
+    module = StepDPO(
+        tiny_spec(model),
+        LoraSpec(rank=2),
+        optimizer=lambda parameters: torch.optim.AdamW(parameters, lr=5e-3),
+    )
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        max_epochs=2,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[ModelCheckpoint(folder, "last", save_on_exception=True), *callbacks],
+    )
+    trainer.fit(module, PreferenceDataModule(pairs, batch_size=4))
+    return module
+
+
+class Poison(pl.Callback):
+    """Makes the labels or the gradients of the third batch something that is no number."""
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: PairBatch, batch_idx: int
+    ) -> None:
+        if self.what == "loss" and trainer.global_step == 2:
+            assert batch.reference_log_probs is not None
+            batch.reference_log_probs[0] = float("nan")
+
+    def on_after_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.what == "gradient" and trainer.global_step == 2:
+            [*_, last] = [p for p in pl_module.parameters() if p.grad is not None]
+            assert last.grad is not None
+            last.grad[0] = float("inf")
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ("loss", r"the loss of 1 of 4 pairs is not finite: task task-\d tree tree-\d depth \d;"),
+        ("gradient", r"the gradients of 1 weights are not finite, such as 'q_model"),
+    ],
+)
+def test_numbers_that_are_none_stop_training_and_the_last_checkpoint_is_good(
+    model: Path, pairs: Path, tmp_path: Path, what: str, message: str
+) -> None:
+    with pytest.raises(TrainingFailure, match=message):
+        fit(model, pairs, tmp_path, Poison(what))
+
+    saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert saved["global_step"] == 2
+    assert all(weight.isfinite().all() for weight in saved["state_dict"].values())
+
+
+def test_finite_losses_pass() -> None:
+    refuse_bad_losses(torch.tensor([0.0, 700.0]), ["a", "b"])
+    with pytest.raises(TrainingFailure, match="loss of 1 of 2 pairs is not finite: b;"):
+        refuse_bad_losses(torch.tensor([0.0, float("inf")]), ["a", "b"])
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory: you tried"),
+        MemoryError(),
+    ],
+)
+def test_out_of_memory_says_what_to_lower(error: Exception) -> None:
+    expected = r"lower data.max_tokens .*gradient_checkpointing"
+    with pytest.raises(TrainingFailure, match=expected), memory_advice():
+        raise error
+
+
+def test_other_errors_stay_what_they_are() -> None:
+    with pytest.raises(RuntimeError, match="shapes differ"), memory_advice():
+        raise RuntimeError("shapes differ")

@@ -1,0 +1,169 @@
+"""The reference is computed once, packed, and a cached one is never the wrong one."""
+
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import pytest
+import torch
+
+from lit_qagent.data.batch import PairTokens
+from lit_qagent.data.datamodule import PreferenceDataModule
+from lit_qagent.data.rendering import TokenSequence
+from lit_qagent.models.q_model import QModel
+from lit_qagent.models.specs import LoraSpec
+from lit_qagent.training.module import StepDPO
+from lit_qagent.training.reference import cache_key, hash_base
+from tests.pair_folder import make_pairs, write_pairs
+from tests.reference import reference_action_log_prob
+from tests.tiny_model import save_tiny_model
+from tests.tiny_q_model import tiny_q_model, tiny_spec
+
+PAIRS = [
+    PairTokens(TokenSequence([5, 6], [7, 8]), TokenSequence([5, 6], [9]), 1.0, 0.0, depth=0),
+    PairTokens(TokenSequence([5, 6, 7], [8]), TokenSequence([5, 6, 7], [9]), 1.0, 0.0, depth=1),
+]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_model(tmp_path_factory.mktemp("models") / "tiny-model")
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_pairs(tmp_path_factory.mktemp("pairs"), make_pairs(8))
+
+
+class CountReferences(pl.Callback):
+    """Counts how often the adapter is switched off for a pass."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        assert isinstance(pl_module, StepDPO)
+        pl_module.configure_model()
+        assert pl_module.q_model is not None
+        original = pl_module.q_model.reference_log_probs
+
+        def counted(batch: Any) -> torch.Tensor:  # noqa: ANN401
+            self.calls += 1
+            return original(batch)
+
+        pl_module.q_model.reference_log_probs = counted  # type: ignore[method-assign]
+
+
+def fit(model: Path, pairs: Path, **settings: Any) -> tuple[StepDPO, CountReferences, Any]:  # noqa: ANN401
+    pl.seed_everything(7, verbose=False)
+    module = StepDPO(
+        tiny_spec(model),
+        LoraSpec(rank=2),
+        optimizer=lambda parameters: torch.optim.AdamW(parameters, lr=5e-3),
+        **settings,
+    )
+    count, data = CountReferences(), PreferenceDataModule(pairs, batch_size=4)
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        max_epochs=2,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        callbacks=[count],
+    )
+    trainer.fit(module, data)
+    return module, count, data
+
+
+def test_the_reference_is_computed_before_the_first_step_and_read_the_next_time(
+    model: Path, pairs: Path, cache: Path
+) -> None:
+    first, count, data = fit(model, pairs)
+    again, cached, _ = fit(model, pairs)
+
+    # 6 training tasks of 2 pairs, 8 pairs at most at once: 2 passes; 1 validation task: 1 pass.
+    assert count.calls == 3
+    assert cached.calls == 0
+    assert len(list(cache.iterdir())) == 2
+    for (_, mine), (_, other) in zip(
+        first.named_parameters(), again.named_parameters(), strict=True
+    ):
+        assert torch.equal(mine, other)
+    assert first.q_model is not None
+    base = first.q_model.backbone
+    with torch.no_grad(), base.reference():
+        for pair in data.pairs_of("train"):
+            naive = [
+                reference_action_log_prob(base.model, *side)
+                for side in (pair.chosen, pair.rejected)
+            ]
+            assert pair.reference == pytest.approx([float(x) for x in naive], abs=1e-4)
+
+
+def test_live_computes_it_with_every_batch_and_trains_the_same(
+    model: Path, pairs: Path, cache: Path
+) -> None:
+    live, count, _ = fit(model, pairs, reference="live")
+    cached, _, _ = fit(model, pairs)
+
+    assert count.calls == 2 * 3 + 3 * 1  # batches of 2 epochs, validation with its sanity check
+    expected = dict(cached.named_parameters())
+    for name, weight in live.named_parameters():
+        torch.testing.assert_close(weight, expected[name], atol=1e-5, rtol=1e-4)
+
+
+def test_a_damaged_cache_is_computed_again_and_said(
+    model: Path, pairs: Path, cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    fit(model, pairs)
+    for file in cache.iterdir():
+        file.write_bytes(b"damaged")
+
+    _, count, _ = fit(model, pairs)
+
+    assert count.calls == 3
+    assert "is damaged" in caplog.text
+
+
+def changed_weight(q_model: QModel) -> QModel:
+    """Change one frozen number by a little."""
+    with torch.no_grad():
+        q_model.backbone.language_model.get_parameter("model.norm.weight")[7] += 1e-3
+    return q_model
+
+
+def test_the_key_changes_with_everything_the_values_depend_on(model: Path) -> None:
+    def key(pairs: list[PairTokens] = PAIRS, change: object = None, **spec: object) -> str:
+        q_model = tiny_q_model(tiny_spec(model, **spec))
+        return cache_key(hash_base(changed_weight(q_model) if change else q_model), pairs)
+
+    other_tokens = [PAIRS[0]._replace(rejected=TokenSequence([5, 6], [10])), PAIRS[1]]
+    moved = [
+        PAIRS[0]._replace(
+            chosen=TokenSequence([5], [6, 7, 8]), rejected=TokenSequence([5], [6, 9])
+        ),
+        PAIRS[1],
+    ]
+    different = [
+        key(),
+        key(change="weight"),
+        key(dtype="bfloat16"),
+        key(revision="other"),
+        key(other_tokens),
+        key(moved),
+        key(PAIRS[::-1]),
+        key(PAIRS[:1]),
+    ]
+    assert len(set(different)) == len(different)
+
+
+def test_the_key_does_not_change_with_the_adapter_or_labels(model: Path) -> None:
+    labelled = [pair._replace(q_chosen=0.3, name="other", group=4) for pair in PAIRS]
+
+    keys = {
+        cache_key(hash_base(tiny_q_model(tiny_spec(model), rank=rank)), pairs)
+        for rank, pairs in ((2, PAIRS), (4, labelled))
+    }
+
+    assert len(keys) == 1
