@@ -1,5 +1,6 @@
 """A step is the same however its pairs are spread over batches, rows and processes."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -103,7 +104,15 @@ def test_two_processes_train_as_one_does_on_the_same_global_batch(
     file.write_text(yaml.safe_dump(config), encoding="utf-8")
 
     command = [sys.executable, "-m", "lit_qagent", "fit", "--config", str(file)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+        cwd=tmp_path,  # where the config is written
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3]), "OMP_NUM_THREADS": "1"},
+    )
 
     assert done.returncode == 0, done.stderr[-3000:]
     found = torch.load(tmp_path / "fit" / "last.ckpt", weights_only=True)
