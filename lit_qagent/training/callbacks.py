@@ -33,8 +33,9 @@ class SaveConfig(SaveConfigCallback):
         name = f"{getattr(stage, 'value', stage)}.yaml"
         for logger in mlflow_loggers(trainer):
             logger.experiment.log_text(logger.run_id, text, f"config/{name}")
-        if trainer.log_dir:
-            folder = Path(trainer.log_dir)
+        found = _log_folder(trainer)
+        if found:
+            folder = Path(found)
             folder.mkdir(parents=True, exist_ok=True)
             (folder / f"config_{name}").write_text(text, encoding="utf-8")
 
@@ -117,6 +118,16 @@ class WriteMetrics(pl.Callback):
             metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
             self.path.parent.mkdir(parents=True, exist_ok=True)
             write_json(self.path, metrics)
+
+
+def _log_folder(trainer: pl.Trainer) -> str | Path | None:
+    """Return where the first logger writes, or the default folder without one.
+
+    ``trainer.log_dir`` waits for every process, and this is asked on the first one only.
+    """
+    if not trainer.loggers:
+        return trainer.default_root_dir
+    return trainer.loggers[0].log_dir or trainer.loggers[0].save_dir
 
 
 def mlflow_loggers(trainer: pl.Trainer) -> list[MLFlowLogger]:

@@ -52,7 +52,8 @@ class PairTable(Metric):
 
     def compute(self) -> Tensor:
         """Return float64 [P, columns]."""
-        if not self.rows:
+        # After a gather over processes it is one tensor.
+        if isinstance(self.rows, list) and not self.rows:
             return torch.zeros(0, _COLUMNS, dtype=torch.float64)
         found: Tensor = dim_zero_cat(self.rows).cpu()  # type: ignore[arg-type]
         return found

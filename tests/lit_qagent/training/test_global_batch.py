@@ -1,14 +1,11 @@
-"""A step is the same however its pairs are spread over batches, rows and processes."""
+"""A step is the same however its pairs are spread over batches and rows."""
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import pytest
 import torch
-import yaml
 
 from lit_qagent.data.datamodule import PreferenceDataModule
 from lit_qagent.models.specs import LoraSpec
@@ -63,49 +60,3 @@ def test_accumulated_batches_weigh_by_pairs(model: Path, pairs: Path, sharing: s
     expected = weights_after(model, pairs, batch_size=4)
 
     assert_same(weights_after(model, pairs, accumulate=2, batch_size=2, sharing=sharing), expected)
-
-
-CONFIG: dict[str, Any] = {
-    "seed_everything": 42,
-    "trainer": {
-        "accelerator": "cpu",
-        "devices": 2,
-        "strategy": "ddp",
-        "max_epochs": 2,
-        "logger": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-    },
-    "model": {
-        "lora": {"rank": 2},
-        "optimizer": {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.05}},
-    },
-    "data": {
-        "class_path": "lit_qagent.data.datamodule.PreferenceDataModule",
-        "init_args": {"batch_size": 2},
-    },
-}
-
-
-@pytest.mark.integration
-def test_two_processes_train_as_one_does_on_the_same_global_batch(
-    model: Path, pairs: Path, tmp_path: Path
-) -> None:
-    config = {**CONFIG, "model": {**CONFIG["model"], "backbone": vars(tiny_spec(model))}}
-    config["data"]["init_args"]["pairs"] = str(pairs)
-    config["trainer"]["callbacks"] = [
-        {
-            "class_path": "lightning.pytorch.callbacks.ModelCheckpoint",
-            "init_args": {"dirpath": str(tmp_path / "fit"), "filename": "last"},
-        }
-    ]
-    file = tmp_path / "fit.yaml"
-    file.write_text(yaml.safe_dump(config), encoding="utf-8")
-
-    command = [sys.executable, "-m", "lit_qagent", "fit", "--config", str(file)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
-
-    assert done.returncode == 0, done.stderr[-3000:]
-    found = torch.load(tmp_path / "fit" / "last.ckpt", weights_only=True)
-    assert found["global_step"] == 10
-    assert_same(found["state_dict"], weights_after(model, pairs, batch_size=4))
