@@ -49,7 +49,7 @@ def _usage() -> str:
         "Step-level Q-value models that make LLM agents decide better.\n\n"
         f"{rows}\n"
         "python -m lit_qagent COMMAND --help explains the options of a command.\n"
-        "Trees and preference pairs are made by python -m data_collection {collect,pairs}.\n"
+        "Trees and preference pairs are made by python -m data_collection {collect,pairs,import}.\n"
     )
 
 
