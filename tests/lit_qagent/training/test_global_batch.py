@@ -1,5 +1,8 @@
-"""A step is the same however its pairs are spread over batches and rows."""
+"""A step is the same however its pairs are spread over batches, rows and processes."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -49,10 +52,12 @@ def weights_after(model: Path, pairs: Path, accumulate: int = 1, **data: Any) ->
     return {name: p.detach() for name, p in module.named_parameters() if p.requires_grad}
 
 
-def assert_same(found: dict[str, Any], expected: dict[str, Any]) -> None:
+def assert_same(
+    found: dict[str, Any], expected: dict[str, Any], *, tolerance: float = 1e-6
+) -> None:
     assert any(weight.abs().max() > 1e-4 for n, weight in expected.items() if "lora_B" in n)
     for name, weight in expected.items():
-        torch.testing.assert_close(found[name], weight, atol=1e-6, rtol=1e-4)
+        torch.testing.assert_close(found[name], weight, atol=tolerance, rtol=1e-4)
 
 
 @pytest.mark.parametrize("sharing", ["batch", "pair", "none"])
@@ -60,3 +65,56 @@ def test_accumulated_batches_weigh_by_pairs(model: Path, pairs: Path, sharing: s
     expected = weights_after(model, pairs, batch_size=4)
 
     assert_same(weights_after(model, pairs, accumulate=2, batch_size=2, sharing=sharing), expected)
+
+
+CONFIG = """
+seed_everything: 42
+trainer:
+  accelerator: cpu
+  max_epochs: 2
+  logger: false
+  enable_progress_bar: false
+  enable_model_summary: false
+  callbacks:
+    - class_path: lightning.pytorch.callbacks.ModelCheckpoint
+      init_args: {{dirpath: {folder}, filename: last}}
+model:
+  backbone: {{name: {model}, dtype: float32}}
+  lora: {{rank: 2}}
+  optimizer: {{class_path: torch.optim.SGD, init_args: {{lr: 0.05}}}}
+data:
+  class_path: PreferenceDataModule
+  init_args: {{pairs: {pairs}}}
+"""
+_ROOT = Path(__file__).parents[3]
+
+
+def weights_of_command(folder: Path, model: Path, pairs: Path, *options: str) -> dict[str, Any]:
+    folder.mkdir()
+    config = folder / "fit.yaml"
+    config.write_text(CONFIG.format(folder=folder, model=model, pairs=pairs), encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-m", "lit_qagent", "fit", "--config", str(config), *options],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+        cwd=folder,  # where the config is logged
+        env={**os.environ, "PYTHONPATH": str(_ROOT), "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = torch.load(folder / "last.ckpt", weights_only=True)
+    assert found["global_step"] == 10
+    weights: dict[str, Any] = found["state_dict"]
+    return weights
+
+
+@pytest.mark.integration
+def test_two_processes_train_as_one_does_on_the_same_global_batch(
+    model: Path, pairs: Path, tmp_path: Path
+) -> None:
+    one = weights_of_command(tmp_path / "one", model, pairs, "--data.batch_size", "4")
+    options = ("--data.batch_size", "2", "--trainer.devices", "2", "--trainer.strategy", "ddp")
+    two = weights_of_command(tmp_path / "two", model, pairs, *options)
+
+    assert_same(two, one, tolerance=1e-5)  # other rows round otherwise
