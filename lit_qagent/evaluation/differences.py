@@ -8,6 +8,8 @@ from lit_qagent.evaluation.significance import holm
 from lit_qagent.evaluation.statistics import Difference, Estimate, verdict
 from lit_qagent.evaluation.tables import MAIN
 
+# Quantities of which more is not better.
+COSTS = frozenset({"steps", "tokens", "generated_tokens", "invalid_rate"})
 _NO_TEST = {"p_value": None, "p_holm": None, "detectable": None}
 
 
@@ -20,12 +22,15 @@ def difference_row(difference: Difference) -> dict[str, Any]:
     if not difference.estimates:
         nothing = {"mean": None, "low": None, "high": None}
         return {**nothing, **counts, "verdict": "nothing to compare", "others": {}}
-    others = {key: _estimate_row(one) for key, one in difference.estimates.items() if key != MAIN}
-    return {**_estimate_row(difference.estimates[MAIN]), **counts, "others": others}
+    rows = {key: _estimate_row(key, one) for key, one in difference.estimates.items()}
+    return {**rows.pop(MAIN), **counts, "others": rows}
 
 
-def _estimate_row(estimate: Estimate) -> dict[str, Any]:
-    return {**asdict(estimate), "verdict": verdict(estimate)}
+def _estimate_row(key: str, estimate: Estimate) -> dict[str, Any]:
+    found: str = verdict(estimate)
+    if key in COSTS:
+        found = {"better": "more", "worse": "less"}.get(found, found)
+    return {**asdict(estimate), "verdict": found}
 
 
 def significance_rows(found: Mapping[str, Difference]) -> dict[str, dict[str, Any]]:

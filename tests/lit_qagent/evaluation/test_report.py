@@ -65,6 +65,8 @@ def test_report_json_holds_the_numbers_derived_by_hand(tmp_path: Path) -> None:
     other = report["differences"]["q_guided - random_of_n"]
     assert (other["mean"], other["verdict"]) == (-0.125, "no difference shown")
     assert other["others"]["em"] == {"mean": -1.0, "low": -1.0, "high": -1.0, "verdict": "worse"}
+    # Fewer tokens are neither better nor worse.
+    assert difference["others"]["tokens"]["verdict"] == "less"
 
 
 def test_report_json_holds_tests_costs_and_ends(tmp_path: Path) -> None:
