@@ -49,6 +49,8 @@ def main() -> None:
         name, *values = options.part
         print(json.dumps(PARTS[name](*values)))
         return
+    if options.folder:
+        options.folder.mkdir(parents=True, exist_ok=True)
     rows = [run_part("load", "1000"), run_part("sessions", str(options.sessions))]
     with tempfile.TemporaryDirectory(dir=options.folder) as home:
         for size in options.products:
