@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 _CPU_BREAKERS = ("torchvision", "torchaudio", "torchcodec")
 
@@ -38,7 +39,7 @@ def examine() -> list[Finding]:
         check_training,
         check_four_bit,
         check_small_model,
-        check_hotpotqa,
+        check_world_files,
         check_java,
         check_text_games,
     ]
@@ -125,14 +126,28 @@ def check_small_model() -> Finding:
     )
 
 
-def check_hotpotqa() -> Finding:
-    """The built-in worlds; only HotPotQA needs files."""
-    return Finding(
-        subject="worlds",
-        state="ok",
-        text="toy and shop need nothing; HotPotQA needs its official distractor JSON files "
-        "(https://hotpotqa.github.io), named in configs/*_hotpotqa.yaml",
-    )
+# World -> the files that its configs name, and where they are to be had.
+_WORLD_FILES = {
+    "HotPotQA": (
+        ("data/hotpotqa/train.json", "data/hotpotqa/dev.json"),
+        "https://hotpotqa.github.io (distractor setting)",
+    ),
+    "WebShop": (
+        ("data/webshop/items_shuffle_1000.json", "data/webshop/items_ins_v2_1000.json"),
+        "https://github.com/princeton-nlp/WebShop (setup.sh)",
+    ),
+}
+
+
+def check_world_files() -> Finding:
+    """The built-in worlds; two of them need files."""
+    texts = ["toy and the generated shop need nothing"]
+    for world, (names, source) in _WORLD_FILES.items():
+        missing = [name for name in names if not Path(name).is_file()]
+        texts.append(
+            f"{world} lacks {', '.join(missing)}: {source}" if missing else f"{world} has its files"
+        )
+    return Finding(subject="worlds", state="ok", text="; ".join(texts))
 
 
 def check_java() -> Finding:

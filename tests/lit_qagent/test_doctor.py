@@ -74,3 +74,16 @@ def test_the_doctor_fails_when_the_quickstart_could_not_run(
     _install(monkeypatch)
     assert doctor.main([]) == 1
     assert "cannot run yet: torch, vLLM, training" in capsys.readouterr().err
+
+
+def test_missing_files_of_worlds_are_named_with_their_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data" / "hotpotqa").mkdir(parents=True)
+    (tmp_path / "data" / "hotpotqa" / "train.json").write_text("[]")
+    text = doctor.check_world_files().text
+    assert "HotPotQA lacks data/hotpotqa/dev.json: https://hotpotqa.github.io" in text
+    assert "WebShop lacks data/webshop/items_shuffle_1000.json" in text
+    (tmp_path / "data" / "hotpotqa" / "dev.json").write_text("[]")
+    assert "HotPotQA has its files" in doctor.check_world_files().text
