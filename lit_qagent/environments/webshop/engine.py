@@ -7,6 +7,7 @@ from typing import Literal, Protocol
 from lit_qagent.core.errors import ConfigError
 from lit_qagent.environments.text_index import TextIndex
 from lit_qagent.environments.webshop.catalog import Product
+from lit_qagent.environments.webshop.lucene import search_text
 
 BACK = "Back to Search"
 PREVIOUS = "< Prev"
@@ -221,12 +222,3 @@ class Shop:
 def fold_label(text: str) -> str:
     """Return the form in which clicks are compared: lower case, white space folded."""
     return " ".join(text.lower().split())
-
-
-def search_text(product: Product) -> str:
-    """Return the words a product is found by, as WebShop's index has them."""
-    options = ", and ".join(
-        f"{kind}: {', '.join(values)}" for kind, values in product.options.items()
-    )
-    first_bullet = product.bullets[0] if product.bullets else ""
-    return " ".join([product.title, product.description, first_bullet, options])

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from abc import abstractmethod
 from collections.abc import Mapping
 
 from lit_qagent.core.actions import Call, parse_call
@@ -47,9 +48,9 @@ class ShopWorld(Environment):
         """Return the first page."""
         return self._render(ShopState())
 
+    @abstractmethod
     def _render(self, state: ShopState, purchase: Purchase | None = None) -> str:
         """Return a page as text; after a purchase, the last one."""
-        raise NotImplementedError
 
     def _listed_queries(self) -> tuple[str, ...] | None:
         """Return the queries that the search page offers, or None for free ones."""
