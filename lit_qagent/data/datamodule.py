@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol
 import lightning.pytorch as pl
 from torch.utils.data import DataLoader
 
-from lit_qagent.core.errors import ConfigError, ContextOverflow, DataError
+from lit_qagent.core.errors import ConfigError, ContextOverflow, DataError, OverlapError
 from lit_qagent.core.pairs import PairCard, PreferencePair
 from lit_qagent.core.seeds import derive_seed
 from lit_qagent.data.batch import PairBatch, PairTokens, Sharing, collate_pairs
@@ -59,6 +59,9 @@ class PreferenceDataModule(pl.LightningDataModule):
         max_tokens: Most tokens computed in a batch; trajectories beyond it are split where that
             costs least. None is no limit.
         seed: Decides the splits and the order of training.
+        also: More held-out pairs by name, each what ``pairs`` takes, such as those of another
+            world: ``{ood: runs/other/pairs}``. They are validated and tested on, never trained
+            on, and measured by themselves, as ``val_ood/...`` and ``test_ood/...``.
     """
 
     def __init__(  # noqa: PLR0913 (flat keys in YAML)
@@ -71,8 +74,10 @@ class PreferenceDataModule(pl.LightningDataModule):
         order: Order = "pairs",
         max_tokens: int | None = None,
         seed: int = 0,
+        also: dict[str, Path] | None = None,
     ) -> None:
         super().__init__()
+        _check_names(also or {})
         _check_fractions(valid_fraction, test_fraction)
         if batch_size < 1:
             raise ConfigError(f"data.batch_size must be >= 1, got {batch_size}")
@@ -85,6 +90,7 @@ class PreferenceDataModule(pl.LightningDataModule):
         self._order: Order = order
         self._max_tokens = max_tokens
         self._seed = seed
+        self._also = dict(also or {})
         self._card: PairCard | None = None
         self._splits: dict[str, list[PairTokens]] = {}
 
@@ -115,8 +121,22 @@ class PreferenceDataModule(pl.LightningDataModule):
         self._ready()
         return {name: len(pairs) for name, pairs in self._splits.items()}
 
+    @property
+    def also(self) -> tuple[str, ...]:
+        """Names of the further held-out sets."""
+        return tuple(self._also)
+
+    def held_out(self, stage: str) -> list[str]:
+        """Return the names under which sets are measured, in the order of their loaders.
+
+        Args:
+            stage: ``val`` or ``test``.
+        """
+        own = [stage] if self._fractions["valid" if stage == "val" else "test"] else []
+        return [*own, *(f"{stage}_{name}" for name in self._also)]
+
     def pairs_of(self, split: str) -> list[PairTokens]:
-        """Return the rendered pairs of ``train``, ``valid`` or ``test``."""
+        """Return the rendered pairs of ``train``, ``valid``, ``test`` or a set of ``also``."""
         self._ready()
         return self._splits[split]
 
@@ -140,11 +160,15 @@ class PreferenceDataModule(pl.LightningDataModule):
 
         Raises:
             DataError: The pairs cannot be used, or there are too few tasks to split.
+            OverlapError: A set of ``also`` has tasks that are trained on.
         """
         if self._card is not None:
             return
         found = read_sources(self._sources, self._seed)
-        self._splits = self._render(found, self._module().renderer)
+        splits = self._render(found, self._module().renderer)
+        for name, path in self._also.items():
+            splits[name] = self._render_also(name, path, found)
+        self._splits = splits
         self._card = found.card
 
     def train_dataloader(self) -> PairLoader:
@@ -161,20 +185,25 @@ class PreferenceDataModule(pl.LightningDataModule):
         )
 
     def val_dataloader(self) -> DataLoader[list[int]] | list[Any]:
-        """Return the batches of the validation tasks; none if ``valid_fraction`` is 0."""
-        return self._in_order("valid") if self._fractions["valid"] else []
+        """Return the batches of the validation tasks; one loader for each set of `held_out`."""
+        return self._loaders("valid")
 
-    def test_dataloader(self) -> DataLoader[list[int]]:
-        """Return the batches of the test tasks.
+    def test_dataloader(self) -> DataLoader[list[int]] | list[Any]:
+        """Return the batches of the test tasks; one loader for each set of `held_out`.
 
         Raises:
-            ConfigError: ``test_fraction`` is 0.
+            ConfigError: ``test_fraction`` is 0, and there is no set beside.
         """
-        if not self._fractions["test"]:
+        if not self._fractions["test"] and not self._also:
             raise ConfigError(
                 "data.test_fraction is 0, so there is nothing to test on; train with a positive one"
             )
-        return self._in_order("test")
+        return self._loaders("test")
+
+    def _loaders(self, split: str) -> DataLoader[list[int]] | list[Any]:
+        names = [split] if self._fractions[split] else []
+        loaders = [self._in_order(name) for name in (*names, *self._also)]
+        return loaders[0] if len(loaders) == 1 else loaders
 
     def _render(self, found: PairSet, renderer: SequenceRenderer) -> dict[str, list[PairTokens]]:
         task_ids = {pair.task_id for pair in found.pairs}
@@ -187,6 +216,32 @@ class PreferenceDataModule(pl.LightningDataModule):
         _report(splits, renderer)
         _check_splits(splits, self._fractions, renderer)
         return splits
+
+    def _render_also(self, name: str, path: Path, trained: PairSet) -> list[PairTokens]:
+        """Return a further held-out set, which must not hold what is trained on."""
+        found = read_sources([PairSource(path=path)], self._seed)
+        task_ids = {pair.task_id for pair in trained.pairs}
+        split_of = split_tasks(task_ids, seed=self._seed, **self._fractions)
+        seen = {
+            (pair.environment, pair.task_id)
+            for pair in trained.pairs
+            if split_of[pair.task_id] == "train"
+        }
+        shared = sorted({p.task_id for p in found.pairs if (p.environment, p.task_id) in seen})
+        if shared:
+            raise OverlapError(
+                f"data.also.{name}: {len(shared)} of its tasks are trained on, such as "
+                f"{shared[0]!r}; give pairs of other tasks"
+            )
+        renderer = self._module().renderer
+        pairs = [tokens for pair in found.pairs if (tokens := render_pair(pair, renderer))]
+        if not pairs:
+            raise DataError(
+                f"data.also.{name}: all {len(found.pairs)} pairs of {str(path)!r} are longer than "
+                f"{renderer.max_length} tokens; raise model.max_length, or give shorter ones"
+            )
+        _log.info("pairs of %s: %d of %d", name, len(pairs), len(found.pairs))
+        return pairs
 
     def _in_order(self, name: str) -> DataLoader[list[int]]:
         """Return a loader whose items are whole batches, which Lightning may hand out to ranks."""
@@ -333,6 +388,16 @@ def _check_splits(
             f"({renderer.counts.too_long} pairs were longer than {renderer.max_length} tokens); "
             "collect more tasks, raise model.max_length or set the fraction of that split to 0"
         )
+
+
+def _check_names(also: dict[str, Path]) -> None:
+    """Refuse names that could be taken for something else in a metric's name."""
+    for name in also:
+        if not name.isidentifier() or name in ("train", "valid", "test"):
+            raise ConfigError(
+                "names of data.also must be letters, digits and underscores and none of train, "
+                f"valid, test, got {name!r}"
+            )
 
 
 def _check_fractions(valid: float, test: float) -> None:

@@ -7,17 +7,15 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from lit_qagent.core.errors import CheckpointError, MissingPackage, ModelError
-from lit_qagent.data.batch import collate_sequences
-from lit_qagent.data.rendering import TokenSequence
-from lit_qagent.models.attention import Rows, branch_mask, branches_of, register_branch_attention
+from lit_qagent.models.attention import Rows, register_branch_attention
 from lit_qagent.models.cached_attention import Group, cached_arguments
-from lit_qagent.models.flex import BLOCK, flex_obstacle
+from lit_qagent.models.sharing import Way, find_way
 from lit_qagent.models.specs import BackboneSpec, LoraSpec
 from lit_qagent.policies.pretrained import resolve_model
 
@@ -29,7 +27,6 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _PROBE_IDS = (0, 1, 2, 3)
-Way = Literal["branches", "mask"]  # how a row's sequences are told who sees whom
 _NOISE = ("dropout", "pdrop", "jitter_noise")  # how configurations name it
 
 
@@ -233,66 +230,6 @@ def load_backbone(spec: BackboneSpec, adapter: Path, *, trainable: bool) -> Back
             f"the adapter in {str(adapter)!r} cannot be put on {spec.name!r} ({reason}); give the "
             "base model it was trained on, or export the checkpoint again"
         ) from error
-
-
-def find_way(backbone: Backbone) -> Way | None:
-    """Return the fastest way to share a row that a try confirms, None if there is none."""
-    device = backbone.language_model.device
-    for way in ways_to_try(backbone.spec.attention, device):
-        try:
-            return way if keeps_branches_apart(backbone, way) else None
-        except Exception as error:  # compilers raise errors of many kinds
-            reason = " ".join(str(error).split())[:300]
-            _log.info("%s takes no packed row by %s: %s", backbone.spec.name, way, reason)
-            if way == "branches" and device.type != "cpu":
-                _warn_of_dense_mask(reason)
-    return None
-
-
-def ways_to_try(attention: str, device: torch.device) -> tuple[Way, ...]:
-    """Return how a row may be shared, the fastest way first."""
-    if attention != "sdpa":
-        return ("mask",)
-    if device.type == "cpu":
-        return ("branches",)
-    obstacle = flex_obstacle(device)
-    if obstacle is None:
-        return ("branches", "mask")
-    _warn_of_dense_mask(obstacle)
-    return ("mask",)
-
-
-def _warn_of_dense_mask(reason: str) -> None:
-    _log.warning(
-        "a dense mask is used instead of FlexAttention (%s): the numbers are the same, but time "
-        "and memory grow with the square of the tokens of a row; keep data.max_tokens low",
-        reason,
-    )
-
-
-@torch.no_grad()
-def keeps_branches_apart(backbone: Backbone, way: Way) -> bool:
-    """Try it: a row of two branches gives the hidden states of two separate sequences."""
-    device = backbone.language_model.device
-    # On a GPU over a block of tokens, so that what is compiled for it serves training too.
-    num_prompts = 2 if device.type == "cpu" else BLOCK // len(_PROBE_IDS) + 1
-
-    def last_states(rows: list[list[TokenSequence]]) -> Tensor:
-        batch = collate_sequences(rows).to(device)
-        fast = batch.is_branched and way == "branches"
-        mask = branch_mask(batch.visible_until) if batch.is_branched else batch.is_token
-        states = backbone(
-            batch.token_ids,
-            batch.position_ids,
-            None if fast else mask,
-            branches_of(batch) if fast else None,
-        )
-        return states.flatten(0, 1)[batch.last_tokens].float()  # type: ignore[no-any-return]
-
-    sequences = [TokenSequence([*_PROBE_IDS] * num_prompts, [first, 1]) for first in (2, 3)]
-    packed = last_states([sequences])
-    alone = torch.cat([last_states([[one]]) for one in sequences])
-    return torch.allclose(packed, alone, rtol=0.05, atol=0.05 * float(alone.abs().max()))
 
 
 def decode(model: "PreTrainedModel", **inputs: Any) -> Tensor:  # noqa: ANN401 (models differ)
