@@ -319,13 +319,21 @@ def render_pair(pair: PreferencePair, renderer: SequenceRenderer) -> PairTokens 
     """Return the token ids of a pair, or None (counted) if it is longer than the context.
 
     Raises:
-        DataError: Both actions have the same tokens, so there is nothing to learn.
+        DataError: Both actions have the same tokens, or one has none of its own, so there is
+            nothing to learn.
     """
     actions = [pair.chosen[0]["content"], pair.rejected[0]["content"]]
     try:
         chosen, rejected = renderer.render(pair_history(pair), actions)
     except ContextOverflow:
         return None
+    for name, side in (("chosen", chosen), ("rejected", rejected)):
+        if len(side.action_ids) <= renderer.chat.num_end_tokens:
+            raise DataError(
+                f"the {name} action of task {pair.task_id!r} at depth {pair.depth} has no tokens: "
+                "the tokenizer drops all of its text, so its labels are masked to nothing; remove "
+                "the pair, or use a model whose tokenizer knows its characters"
+            )
     if chosen.action_ids == rejected.action_ids:
         raise DataError(
             f"chosen and rejected of task {pair.task_id!r} at depth {pair.depth} have the same "

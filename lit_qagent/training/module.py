@@ -19,6 +19,7 @@ from lit_qagent.core.errors import CheckpointError, ConfigError
 from lit_qagent.data.batch import PairBatch, TokenBatch
 from lit_qagent.data.datamodule import PreferenceDataModule
 from lit_qagent.data.rendering import SequenceRenderer
+from lit_qagent.data.tokenizers import TOKENIZER_KEY, check_tokenizer
 from lit_qagent.models.backbone import build_backbone
 from lit_qagent.models.export import load_q_model, read_checkpoint
 from lit_qagent.models.q_heads import ImplicitQHead, QHead
@@ -138,7 +139,8 @@ class StepDPO(pl.LightningModule):
             if name not in ("val", "test"):
                 self.also_metrics[name] = PreferenceMetrics()
         if stage == "fit" and isinstance(data, PreferenceDataModule):
-            self.lineage = merge_lineage(data.lineage, self.lineage)
+            now = {**data.lineage, TOKENIZER_KEY: self.renderer.chat.fingerprint}
+            self.lineage = merge_lineage(now, self.lineage)
 
     def on_fit_start(self) -> None:
         """Compute or read the reference's log-probabilities, once for all epochs."""
@@ -258,8 +260,10 @@ class StepDPO(pl.LightningModule):
         """Check that the weights fit, and take over the lineage.
 
         Raises:
-            CheckpointError: Trainable weights are missing, unexpected, or of another shape.
+            CheckpointError: It is of another base model or tokenizer, or trainable weights are
+                missing, unexpected, or of another shape.
         """
+        self._refuse_other_model(checkpoint)
         expected = {name: tuple(p.shape) for name, p in self._trainable().items()}
         found = {name: tuple(t.shape) for name, t in checkpoint["state_dict"].items()}
         differing = sorted(expected.items() ^ found.items())
@@ -346,7 +350,20 @@ class StepDPO(pl.LightningModule):
 
     def _new_renderer(self) -> SequenceRenderer:
         chat = load_renderer(resolve_model(self._backbone.name), self._backbone.revision)
+        check_tokenizer(chat, self.lineage)
         return SequenceRenderer(chat, self.max_length)
+
+    def _refuse_other_model(self, checkpoint: Mapping[str, Any]) -> None:
+        """Check what shapes do not tell: weights of one base model may fit another."""
+        saved = checkpoint.get("hyper_parameters", {}).get("backbone")
+        trained = Path(BackboneSpec(**saved).public_name).name if saved else None
+        now = Path(self._backbone.public_name).name
+        if trained not in (None, now):
+            raise CheckpointError(
+                f"the checkpoint was trained on {trained!r}, model.backbone.name is "
+                f"{self._backbone.name!r}; set it to the former, or give another checkpoint"
+            )
+        check_tokenizer(self.renderer.chat, checkpoint.get("lineage", {}))
 
     def _report_other_settings(self, head: QHead) -> None:
         """Say which of the given settings the checkpoint overrules."""

@@ -22,7 +22,7 @@ class CompareSets(pl.Callback):
         """Log the validation sets; print them unless training goes on."""
         if not trainer.sanity_checking:
             self._log(trainer, pl_module, f"val_step_{trainer.global_step}")
-            if not trainer.training and trainer.state.fn == "validate":
+            if trainer.state.fn == "validate":
                 self._show(trainer, pl_module)
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
