@@ -48,13 +48,10 @@ class LogSpeed(pl.Callback):
         shown = {
             "speed/tokens_per_s": batch.num_unshared_tokens / seconds,
             "speed/memory_gb": peak_memory_gb(),
-        }
-        kept = {
             "speed/padding": 1 - real / computed,
             "speed/sharing": batch.num_unshared_tokens / real,
         }
         pl_module.log_dict(shown, prog_bar=True, batch_size=batch.num_pairs)
-        pl_module.log_dict(kept, batch_size=batch.num_pairs)
 
 
 class LogReliability(pl.Callback):
