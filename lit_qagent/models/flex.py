@@ -75,7 +75,9 @@ def flex_attend(
 @cache
 def compiled(function: Any) -> Any:  # noqa: ANN401 (a function in, the same compiled out)
     """Compile once for every length; fixed shapes would compile anew for each batch."""
-    return torch.compile(function, dynamic=True, fullgraph=True, recompile_limit=_MAX_VARIANTS)
+    return torch.compile(  # type: ignore[call-overload] # its types lack the limit
+        function, dynamic=True, fullgraph=True, recompile_limit=_MAX_VARIANTS
+    )
 
 
 def _listed(blocks: Tensor) -> tuple[Tensor, Tensor]:

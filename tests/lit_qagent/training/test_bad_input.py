@@ -16,7 +16,7 @@ from torch import Tensor
 from lit_qagent.core.errors import CheckpointError, DataError
 from lit_qagent.data.batch import PairTokens, collate_pairs
 from lit_qagent.data.datamodule import PreferenceDataModule, render_pair
-from lit_qagent.data.pairs import pair_history
+from lit_qagent.data.pairs import pair_history, read_pairs
 from lit_qagent.data.rendering import SequenceRenderer, TokenSequence
 from lit_qagent.data.tokenizers import check_tokenizer
 from lit_qagent.models.checkpoint_scorer import CheckpointScorer
@@ -87,14 +87,34 @@ def test_an_action_with_nothing_to_score_is_refused_by_the_pairs_name() -> None:
         collate_pairs([good, masked], "none")
 
 
-def test_an_action_that_the_tokenizer_drops_is_refused(model: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "deaf"
+def renderer_that_reads(model: Path, folder: Path, written: str, read: str) -> SequenceRenderer:
+    """Return the renderer of a copy of the model whose tokenizer takes one text for another."""
     shutil.copytree(model, folder)
     file = folder / "tokenizer.json"
     tokenizer = Tokenizer.from_file(str(file))
-    tokenizer.normalizer = Replace("open[blue]", "")
+    tokenizer.normalizer = Replace(written, read)
     tokenizer.save(str(file))
-    renderer = SequenceRenderer(load_renderer(str(folder)), 2048)
+    return SequenceRenderer(load_renderer(str(folder)), 2048)
+
+
+def test_equal_actions_are_refused_by_their_row(tmp_path: Path) -> None:
+    same = [{"role": "assistant", "content": "open[red]"}]
+    folder = write_pairs(tmp_path, [make_pair(0, 0), make_pair(1, 0, chosen=same, rejected=same)])
+
+    with pytest.raises(DataError, match=r"row 1 has equal chosen and rejected actions"):
+        read_pairs(folder)
+
+
+def test_actions_of_equal_tokens_are_refused(model: Path, tmp_path: Path) -> None:
+    renderer = renderer_that_reads(model, tmp_path / "blind", "open[blue]", "open[red]")
+    pair = make_pair(0, 0, rejected=[{"role": "assistant", "content": "open[blue]"}])
+
+    with pytest.raises(DataError, match=r"chosen and rejected of task 'task-0' .* same tokens"):
+        render_pair(pair, renderer)
+
+
+def test_an_action_that_the_tokenizer_drops_is_refused(model: Path, tmp_path: Path) -> None:
+    renderer = renderer_that_reads(model, tmp_path / "deaf", "open[blue]", "")
     pair = make_pair(0, 0, rejected=[{"role": "assistant", "content": "open[blue]"}])
 
     with pytest.raises(
