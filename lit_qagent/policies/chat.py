@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _PROBE = "x"
-_MIXED = "Thought: I'll look.\n\nAction: Search[Café №7]  1,234.5 -> naïve"  # splits in many ways
 
 
 class ChatRenderer:
@@ -44,10 +43,11 @@ class ChatRenderer:
     @cached_property
     def fingerprint(self) -> str:
         """A hash of what decides which ids a chat has: vocabulary, splitting and template."""
+        mixed = "Thought: I'll look.\n\nAction: Search[Café №7]  1,234.5 -> naïve"
         parts = [
             sorted(self.tokenizer.get_vocab().items()),
             self.tokenizer.chat_template,
-            self._plain_ids(_MIXED),
+            self._plain_ids(mixed),  # tokenizers split it in different ways
             self._end_ids,
         ]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

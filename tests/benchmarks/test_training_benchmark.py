@@ -81,18 +81,19 @@ def test_peaks_are_found_by_name() -> None:
 def test_a_shape_is_measured_on_both_sides_with_equal_losses(tmp_path: Path) -> None:
     found = run_benchmark(
         tmp_path,
-        *("--trajectory-tokens", "1300", "1600", "--peak-tflops", "0.1", "--trl-steps", "2"),
+        *("--trajectory-tokens", "1600", "--peak-tflops", "0.1", "--trl-steps", "2"),
     )
 
     rows = found["rows"]
     assert [(row["side"], row["trajectory_tokens"]) for row in rows] == [
-        *(("ours", 1300), ("TRL", 1300), ("ours", 1600), ("TRL", 1600))
+        ("ours", 1600),
+        ("TRL", 1600),
     ]
     for row in rows:
         assert 0 < row["mfu"] < 2  # of a peak that is made up
         assert row["mfu"] == pytest.approx(row["tflops_per_s"] / 0.1)
     # Two trajectories of 10 pairs: what is generated has the length that was asked for.
-    tokens_per_trajectory = 10 * rows[2]["tokens_per_s"] / rows[2]["pairs_per_s"]
+    tokens_per_trajectory = 10 * rows[0]["tokens_per_s"] / rows[0]["pairs_per_s"]
     assert tokens_per_trajectory == pytest.approx(1600, rel=0.05)
     assert found["max_loss_difference"] < 1e-4
     assert found["pairs_per_second_ratio"] > 1
