@@ -48,6 +48,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=BATCH, help="pairs in a batch of TRL")
     parser.add_argument("--trl-steps", type=int, default=3, help="batches that TRL is timed on")
     parser.add_argument("--trajectories", type=int, default=3, help="that ours is timed on")
+    parser.add_argument("--forest", type=int, default=1, help="trajectories in a batch of ours")
     parser.add_argument("--own-reference", action="store_true", help="TRL computes its own")
     parser.add_argument("--depths", type=int, nargs="+", help="cost of so many steps instead")
     parser.add_argument("--plot", type=Path, help="with --depths: write a PNG")

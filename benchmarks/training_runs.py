@@ -24,6 +24,7 @@ def run(
     command += ["--rows", *map(str, rows), "--device", options.device, "--dtype", options.dtype]
     command += ["--shape", options.shape] if options.shape else []
     command += [] if "--batch" in more else ["--batch", str(options.batch)]
+    command += ["--forest", str(options.forest)] if side == "ours" else []
     command += more
     root = str(Path(__file__).parents[1])
     environment = {**os.environ, "PYTHONPATH": root}
@@ -100,7 +101,7 @@ def measure_shape(options: argparse.Namespace, folder: Path) -> Found:
     rows: list[dict[str, Any]] = []
     ratios, memory, losses = [], [], []
     for length in options.trajectory_tokens or [2048]:
-        pairs = generate_by_tokens(folder, length, 2)
+        pairs = generate_by_tokens(folder, length, 2 * options.forest)
         num_pairs = len(read_rows(pairs))
         ours = run(options, "ours", pairs, list(range(num_pairs)), *_gpu_options(options))
         mine = _shape_row(options, "ours", length, ours)
@@ -128,7 +129,7 @@ def _trl_of_shape(
     options: argparse.Namespace, folder: Path, pairs: Path, ours: dict[str, Any]
 ) -> tuple[dict[str, Any], float]:
     """Measure TRL with as large a batch as fits; also return how far the losses are apart."""
-    depth = len(read_rows(pairs)) // 2
+    depth = len(read_rows(pairs)) // (2 * options.forest)
     batch = min(options.batch, depth)
     while True:
         starts = _spread(depth - batch, options.trl_steps)
