@@ -85,7 +85,7 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
             return graph.forward
 
         if name not in made:
-            made[name] = torch.compile(
+            made[name] = torch.compile(  # type: ignore[call-overload] # as in flex.py
                 function, dynamic=True, fullgraph=True, recompile_limit=32, backend=backend
             )
         return made[name]
