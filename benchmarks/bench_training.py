@@ -76,7 +76,7 @@ def main() -> None:
 def measure(
     options: argparse.Namespace, folder: Path
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    pairs = options.pairs or (REAL_PAIRS if REAL_PAIRS.is_file() else generate(folder, 8, 5))
+    pairs = options.pairs or (REAL_PAIRS if REAL_PAIRS.is_file() else generate(folder, [5] * 8))
     num_trl = options.batch * options.trl_steps
     num_rows = len(read_rows(pairs))
     ours_rows = list(range(min(num_rows, max(5 * options.trajectories, num_trl))))

@@ -2,6 +2,7 @@
 
 import json
 import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,15 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def generate(folder: Path, num_trajectories: int, depth: int) -> Path:
-    """Write step-level pairs of the shape that agents give: instruction, question, steps."""
+def generate(folder: Path, depths: Sequence[int]) -> Path:
+    """Write step-level pairs of the shape that agents give: instruction, question, steps.
+
+    A trajectory of each depth; all have the same instruction.
+    """
     words = random.Random(0)
     instruction = f"Answer the question step by step. {_text(words, 330)}"
     rows = []
-    for _ in range(num_trajectories):
+    for depth in depths:
         question = f"{instruction}\nQuestion: {_text(words, 14)}?"
         actions = [
             [f"Thought: {_text(words, 18)}.\nAction: Search[{_text(words, 3)}]" for _ in range(2)]
@@ -34,7 +38,7 @@ def generate(folder: Path, num_trajectories: int, depth: int) -> Path:
         ]
         seen = [f"Observation: {_text(words, 85)}." for _ in range(depth)]
         rows += _trajectory(question, actions, seen)
-    return _write(folder / f"pairs_{depth}.jsonl", rows)
+    return _write(folder / "pairs.jsonl", rows)
 
 
 def generate_by_tokens(folder: Path, num_tokens: int, num_trajectories: int) -> Path:

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from itertools import accumulate
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -24,7 +25,8 @@ def run(
     command += ["--rows", *map(str, rows), "--device", options.device, "--dtype", options.dtype]
     command += ["--shape", options.shape] if options.shape else []
     command += [] if "--batch" in more else ["--batch", str(options.batch)]
-    command += ["--forest", str(options.forest)] if side == "ours" else []
+    # By depth every trajectory is a step of its own.
+    command += ["--forest", str(1 if options.depths else options.forest)]
     command += more
     root = str(Path(__file__).parents[1])
     environment = {**os.environ, "PYTHONPATH": root}
@@ -46,18 +48,22 @@ def rate(side: dict[str, Any], device: str) -> float:
 
 
 def measure_depths(options: argparse.Namespace, folder: Path) -> Found:
-    """Cost of one trajectory of each depth."""
+    """Cost of one trajectory of each depth; both sides see all of them in one process."""
+    pairs = generate(folder, options.depths)
+    ours = run(options, "ours", pairs, list(range(sum(options.depths))), *_gpu_options(options))
+    samples = []
+    for depth, end in zip(options.depths, accumulate(options.depths), strict=True):
+        first = end - depth
+        samples.append([first + i for i in sorted({0, depth // 2, depth - 1})])
+    chosen = [index for sample in samples for index in sample]
+    known = _reference_of(ours, chosen, folder)
+    trl = run(options, "trl", pairs, chosen, "--batch", "1", *known, *_gpu_options(options))
+    timed = iter(trl["main"]["steps"])
     rows = []
-    for depth in options.depths:
-        pairs = generate(folder, 1, depth)
-        ours = run(options, "ours", pairs, list(range(depth)), *_gpu_options(options))
-        sample = sorted({0, depth // 2, depth - 1})
-        known = _reference_of(ours, sample, folder)
-        trl = run(options, "trl", pairs, sample, "--batch", "1", *known, *_gpu_options(options))
-        [step] = ours["main"]["steps"]
-        timed = trl["main"]["steps"]
-        mean = sum(seconds(one, options.device) for one in timed) / len(timed)
+    for depth, sample, step in zip(options.depths, samples, ours["main"]["steps"], strict=True):
+        theirs = [seconds(next(timed), options.device) for _ in sample]
         mine = seconds(step, options.device)
+        trl_s = sum(theirs) / len(theirs) * depth
         rows.append(
             {
                 "depth": depth,
@@ -65,9 +71,9 @@ def measure_depths(options: argparse.Namespace, folder: Path) -> Found:
                 "tokens_pair_by_pair": step["unshared_tokens"],
                 "ours_s": mine,
                 "ours_ms_per_token": 1e3 * mine / step["tokens"],
-                "trl_s": mean * depth,
-                "trl_pairs_timed": len(timed),
-                "ratio": mean * depth / mine,
+                "trl_s": trl_s,
+                "trl_pairs_timed": len(sample),
+                "ratio": trl_s / mine,
             }
         )
     if options.plot:

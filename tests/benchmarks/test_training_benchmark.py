@@ -118,7 +118,7 @@ def test_cost_by_depth_is_measured_and_drawn(tmp_path: Path) -> None:
 
 @pytest.mark.integration
 def test_the_main_table_has_every_claim(tmp_path: Path) -> None:
-    pairs = str(load("training_data").generate(tmp_path, 2, 4))
+    pairs = str(load("training_data").generate(tmp_path, [4, 4]))
     found = run_benchmark(tmp_path, "--pairs", pairs, "--batch", "2", "--trl-steps", "3")
 
     assert [row["side"] for row in found["rows"]] == [
