@@ -213,15 +213,48 @@ class Import:
         return 0
 
 
-Command = type[Collect] | type[Pairs] | type[Import]
-COMMANDS: Mapping[str, Command] = {"collect": Collect, "pairs": Pairs, "import": Import}
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """Write a tree store as one HTML page that needs no network.
+
+    Attributes:
+        store: Folder of the tree store; a search may be writing to it.
+        output: The page; an older one is replaced.
+        pairs: Folder of pairs made of these trees: marks what is chosen and rejected.
+        scorer: A Q-model, whose values are shown beside those of the search.
+    """
+
+    store: Path
+    output: Path
+    pairs: Path | None = None
+    scorer: Scorer | None = None
+
+    def run(self) -> int:
+        """Write the page, and print what it shows."""
+        from data_collection.store import TreeStore
+        from data_collection.viewer.view import write_view
+
+        viewed = write_view(
+            TreeStore(self.store), self.output, pairs=self.pairs, scorer=self.scorer
+        )
+        sys.stdout.write(f"{self.output}\n{viewed.text()}")
+        return 0
+
+
+Command = type[Collect] | type[Pairs] | type[Import] | type[View]
+COMMANDS: Mapping[str, Command] = {
+    "collect": Collect,
+    "pairs": Pairs,
+    "import": Import,
+    "view": View,
+}
 
 
 def make_parser() -> Parser:
     """Return the parser of all commands."""
     parser = Parser(
         prog=f"python -m {MODULE}",
-        description="Collect search trees, and make preference pairs of them.",
+        description="Collect search trees, look at them, and make preference pairs of them.",
     )
     commands = parser.add_subcommands(dest="command")
     for name, command in COMMANDS.items():
