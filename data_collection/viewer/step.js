@@ -59,7 +59,7 @@ function addRollouts(place, node) {
   rollouts.forEach(([, reward, ...texts]) => {
     addFolded(place, `reward ${shown(reward, 2)}, ${counted(texts.length / 2, "step")}`, (inside) => {
       texts.forEach((text, i) => inside.append(write(make("pre", i % 2 ? "world" : "agent"), strings[text])));
-    });
+    }, Boolean(hits) && texts.some((text) => hits[text]));
   });
 }
 
@@ -84,11 +84,12 @@ function addNotes(place) {
 }
 
 // Add a part that is written when it is opened for the first time.
-function addFolded(place, title, fill) {
+function addFolded(place, title, fill, isOpen = false) {
   const details = make("details");
   details.append(make("summary", "", title));
   details.addEventListener("toggle", () => {
     if (details.open && details.childElementCount === 1) fill(details);
   });
+  details.open = isOpen;
   place.append(details);
 }

@@ -31,13 +31,17 @@ function drawTask(tree) {
   row.setAttribute("role", "option");
   const head = make("div", "line");
   head.append(write(make("span", "name clip"), tree.task), make("span", `badge ${tree.outcome}`, outcomeText(tree)));
-  const sizes = tree.outcome === "damaged" ? tree.reason
-    : `${counted(tree.p.length, "node")} · ${counted(tree.iterations, "iteration")}`
-      + (data.pairs ? ` · ${counted(tree.pairs, "pair")}` : "")
-      + (hitNodes.has(tree) ? ` · ${counted(hitNodes.get(tree).size, "matching step")}` : "")
-      + (tree.reason ? ` · ${tree.reason}` : "");
-  row.append(head, write(make("div", "small clip"), firstLine(strings[tree.text])), make("div", "small clip", sizes));
+  row.append(head, write(make("div", "small clip"), firstLine(strings[tree.text])), make("div", "small clip", sizesOf(tree)));
   return row;
+}
+
+function sizesOf(tree) {
+  if (tree.outcome === "damaged") return tree.reason;
+  const parts = [counted(tree.p.length, "node"), counted(tree.iterations, "iteration")];
+  if (data.pairs) parts.push(counted(tree.pairs, "pair"));
+  if (hitNodes.has(tree)) parts.unshift(counted(hitNodes.get(tree).size, "matching step"));
+  if (tree.outcome === "failed") parts.push(tree.reason);
+  return parts.join(" · ");
 }
 
 function firstLine(text) { return text.replace(/\s+/gu, " "); }
