@@ -3,6 +3,7 @@
 let opened = null; // the tree shown
 let children = []; // of each node
 let depths = [];
+let indent = 16; // pixels per depth; less in deep trees, so that their actions have room
 let closed = new Set(); // nodes whose children are hidden
 let best = new Set(); // nodes on the path to the best end
 let chosen = 0; // the node shown on the right
@@ -22,15 +23,16 @@ function openTree(tree, node) {
     children[tree.p[i]].push(i);
     depths[i] = depths[tree.p[i]] + 1;
   }
+  indent = Math.min(16, 112 / depths.reduce((most, depth) => Math.max(most, depth), 1));
   closed = new Set();
   best = new Set(tree.end === null ? [] : pathTo(tree.end));
   const values = tree.q.filter((value) => typeof value === "number");
-  range = values.length ? [Math.min(...values, 0), Math.max(...values, 0)] : [0, 1];
+  range = values.length ? values.reduce(([low, high], q) => [Math.min(low, q), Math.max(high, q)], [0, 0]) : [0, 1];
   taskRows.show(taskRows.items, taskRows.items.indexOf(tree));
   showHead();
   showSearch();
   const found = hitNodes.get(tree);
-  select(Number.isInteger(node) && node < tree.p.length ? node : found ? Math.min(...found) : 0);
+  select(Number.isInteger(node) && node < tree.p.length ? node : found ? [...found].reduce((first, each) => Math.min(first, each)) : 0);
 }
 
 function pathTo(node) {
@@ -106,7 +108,7 @@ function drawNode(node) {
   const isParent = children[node].length > 0;
   if (isParent) row.setAttribute("aria-expanded", String(!closed.has(node)));
   const action = make("div", "action");
-  action.style.paddingLeft = `${Math.min(depths[node], 24) * 16}px`;
+  action.style.paddingLeft = `${depths[node] * indent}px`;
   action.append(make("span", "toggle", isParent ? (closed.has(node) ? "▸" : "▾") : ""));
   action.append(make("span", "text", node ? firstLine(strings[tree.c[node]]) || "(empty action)" : "start"));
   const q = make("div", "number value", shown(tree.q[node], 3));
