@@ -9,10 +9,11 @@ from typing import Any, Literal, Protocol
 import lightning.pytorch as pl
 from torch.utils.data import DataLoader
 
-from lit_qagent.core.errors import ConfigError, ContextOverflow, DataError, OverlapError
+from lit_qagent.core.errors import ConfigError, ContextOverflow, DataError
 from lit_qagent.core.pairs import PairCard, PreferencePair
 from lit_qagent.core.seeds import derive_seed
 from lit_qagent.data.batch import PairBatch, PairTokens, Sharing, collate_pairs
+from lit_qagent.data.held_out import check_names, read_held_out, render_held_out
 from lit_qagent.data.loader import PairLoader
 from lit_qagent.data.pairs import PairSet, pair_history
 from lit_qagent.data.planning import BatchPlan, Limits
@@ -77,7 +78,7 @@ class PreferenceDataModule(pl.LightningDataModule):
         also: dict[str, Path] | None = None,
     ) -> None:
         super().__init__()
-        _check_names(also or {})
+        check_names(also or {})
         _check_fractions(valid_fraction, test_fraction)
         if batch_size < 1:
             raise ConfigError(f"data.batch_size must be >= 1, got {batch_size}")
@@ -165,10 +166,12 @@ class PreferenceDataModule(pl.LightningDataModule):
         if self._card is not None:
             return
         found = read_sources(self._sources, self._seed)
-        splits = self._render(found, self._module().renderer)
+        self._splits = self._render(found, self._module().renderer)
+        task_ids = {pair.task_id for pair in found.pairs}
+        split_of = split_tasks(task_ids, seed=self._seed, **self._fractions)
         for name, path in self._also.items():
-            splits[name] = self._render_also(name, path, found)
-        self._splits = splits
+            other = read_held_out(name, path, found.pairs, split_of, self._seed)
+            self._splits[name] = render_held_out(name, other, self._module().renderer, render_pair)
         self._card = found.card
 
     def train_dataloader(self) -> PairLoader:
@@ -216,32 +219,6 @@ class PreferenceDataModule(pl.LightningDataModule):
         _report(splits, renderer)
         _check_splits(splits, self._fractions, renderer)
         return splits
-
-    def _render_also(self, name: str, path: Path, trained: PairSet) -> list[PairTokens]:
-        """Return a further held-out set, which must not hold what is trained on."""
-        found = read_sources([PairSource(path=path)], self._seed)
-        task_ids = {pair.task_id for pair in trained.pairs}
-        split_of = split_tasks(task_ids, seed=self._seed, **self._fractions)
-        seen = {
-            (pair.environment, pair.task_id)
-            for pair in trained.pairs
-            if split_of[pair.task_id] == "train"
-        }
-        shared = sorted({p.task_id for p in found.pairs if (p.environment, p.task_id) in seen})
-        if shared:
-            raise OverlapError(
-                f"data.also.{name}: {len(shared)} of its tasks are trained on, such as "
-                f"{shared[0]!r}; give pairs of other tasks"
-            )
-        renderer = self._module().renderer
-        pairs = [tokens for pair in found.pairs if (tokens := render_pair(pair, renderer))]
-        if not pairs:
-            raise DataError(
-                f"data.also.{name}: all {len(found.pairs)} pairs of {str(path)!r} are longer than "
-                f"{renderer.max_length} tokens; raise model.max_length, or give shorter ones"
-            )
-        _log.info("pairs of %s: %d of %d", name, len(pairs), len(found.pairs))
-        return pairs
 
     def _in_order(self, name: str) -> DataLoader[list[int]]:
         """Return a loader whose items are whole batches, which Lightning may hand out to ranks."""
@@ -396,16 +373,6 @@ def _check_splits(
             f"({renderer.counts.too_long} pairs were longer than {renderer.max_length} tokens); "
             "collect more tasks, raise model.max_length or set the fraction of that split to 0"
         )
-
-
-def _check_names(also: dict[str, Path]) -> None:
-    """Refuse names that could be taken for something else in a metric's name."""
-    for name in also:
-        if not name.isidentifier() or name in ("train", "valid", "test"):
-            raise ConfigError(
-                "names of data.also must be letters, digits and underscores and none of train, "
-                f"valid, test, got {name!r}"
-            )
 
 
 def _check_fractions(valid: float, test: float) -> None:

@@ -148,9 +148,7 @@ def test_a_set_whose_pairs_are_all_too_long_is_refused(
     long = make_pair(30, 0, chosen=[{"role": "assistant", "content": "x" * 3000}])
     folder = write_pairs(tmp_path, [long])
 
-    with pytest.raises(
-        DataError, match=r"data.also.ood: all 1 pairs of .* longer than 2048 tokens"
-    ):
+    with pytest.raises(DataError, match=r"data.also.ood: all 1 pairs are longer than 2048 tokens"):
         make_trainer().fit(make_module(model), PreferenceDataModule(pairs, also={"ood": folder}))
 
 
