@@ -4,6 +4,7 @@ import asyncio
 import math
 import sys
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from data_collection.crew import Crew, FixedCrew, TunedCrew
@@ -17,6 +18,7 @@ from lit_qagent.core.records import Constraint, Message, Proposal, Sampling, Tas
 from lit_qagent.policies.base import Policy
 
 _LOOK_EVERY_S = 0.25
+_LAST_LOOK_S = 1.0
 
 
 class AllEngines(Policy):
@@ -95,7 +97,7 @@ class RemoteSearches:
 
     async def open(self, task: Task) -> RemoteSearch:
         """See `Searches.open`."""
-        self._watch = self._watch or asyncio.ensure_future(self._look())
+        self._watch = self._watch or asyncio.ensure_future(self._keep_looking())
         search = RemoteSearch(self._spec, task, self._next_home, self._handing)
         self._next_home = (self._next_home + 1) % self._num_engines
         await search.start()
@@ -114,17 +116,22 @@ class RemoteSearches:
         if self._watch is not None:
             self._watch.cancel()
             await asyncio.gather(self._watch, return_exceptions=True)
+            with suppress(TimeoutError):  # what was lost since the last look
+                await asyncio.wait_for(self._look(), _LAST_LOOK_S)
         await self._handing.places.close()
         await self._close_engines()
 
-    async def _look(self) -> None:
-        """Add up what the search actors have in flight, again and again."""
+    async def _keep_looking(self) -> None:
         while True:
-            places = self._handing.places.all
-            await asyncio.gather(*[self._look_at(place) for place in places])
-            self._gate.take_over(list(self._loads.values()))
-            self._tell_losses()
+            await self._look()
             await asyncio.sleep(_LOOK_EVERY_S)
+
+    async def _look(self) -> None:
+        """Add up what the search actors have in flight."""
+        places = self._handing.places.all
+        await asyncio.gather(*[self._look_at(place) for place in places])
+        self._gate.take_over(list(self._loads.values()))
+        self._tell_losses()
 
     async def _look_at(self, place: Place) -> None:
         try:
