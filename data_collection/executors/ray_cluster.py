@@ -1,6 +1,7 @@
 """Actors on a Ray cluster; the only module that imports Ray."""
 
 import asyncio
+import math
 import os
 import signal
 import sys
@@ -37,7 +38,7 @@ _TELL_EVERY_S = 10.0
 def running(options: "RayExecutor", setup: SearchSetup) -> Iterator[Searches]:
     """Start the actors, and end them on leaving; see `Executor.running`."""
     recipe = take_recipe(setup)
-    with _connected(options):
+    with connected(options):
         actors: list[Any] = []
         try:
             engines, searchers = _start_actors(options, recipe, actors)
@@ -79,29 +80,18 @@ class _Closing:
 
 
 @contextmanager
-def _connected(options: "RayExecutor") -> Iterator[None]:
-    """Connect to a cluster, or start one here; one that is connected already stays so."""
+def connected(options: "RayExecutor") -> Iterator[None]:
+    """Connect to a cluster, or start one here; one that is connected already stays so.
+
+    Raises:
+        ClusterFailure: There is none, or it does not start.
+    """
     if ray.is_initialized():
         yield
         return
     before = signal.getsignal(signal.SIGTERM)  # Ray puts its own handler in its place
     try:
-        if options.address == "local":
-            ray.init(
-                address="local",
-                num_cpus=max(1, round(options.cpus + 0.5)),
-                include_dashboard=False,
-                object_store_memory=_OBJECT_STORE_BYTES,
-                log_to_driver=False,
-                configure_logging=False,
-            )
-        else:
-            ray.init(address=options.address, log_to_driver=False, configure_logging=False)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise ClusterFailure(
-            f"executor.address {options.address!r}: Ray could not be reached or started ({error}); "
-            "start it with `ray start --head`, or use address local"
-        ) from error
+        _connect(options)
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, before)
@@ -109,6 +99,28 @@ def _connected(options: "RayExecutor") -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _connect(options: "RayExecutor") -> None:
+    arguments: dict[str, Any] = {"address": options.address}
+    if options.address == "local":
+        arguments |= {
+            "num_cpus": max(1, math.ceil(options.cpus)),
+            "include_dashboard": False,
+            "object_store_memory": _OBJECT_STORE_BYTES,
+        }
+    for tries_left in (1, 0):
+        try:
+            ray.init(log_to_driver=False, configure_logging=False, **arguments)
+            return
+        except Exception as error:  # Ray raises plain ones
+            ray.shutdown()
+            if tries_left and options.address == "local":
+                continue  # a busy machine may be too slow for Ray's own limits once
+            raise ClusterFailure(
+                f"executor.address {options.address!r}: Ray could not be reached or started "
+                f"({error}); start it with `ray start --head`, or use address local"
+            ) from error
 
 
 def _start_actors(

@@ -12,6 +12,7 @@ from data_collection.cli import make_parser
 from data_collection.collect import choose_tasks, collect
 from data_collection.executors.base import Executor, Searches
 from data_collection.executors.engine_actor import EngineActor, Started
+from data_collection.executors.engine_client import EngineClient, EnginePool
 from data_collection.executors.lost import ActorGone, ActorLost
 from data_collection.executors.places import Places
 from data_collection.executors.recipe import build_policy, build_setup, take_recipe
@@ -93,7 +94,9 @@ class FragilePolicy(SeededPolicy):
 
 
 def recipe(
-    world: Mapping[str, Any] | None = None, policy: Mapping[str, Any] | None = None, **changes: Any
+    world: Mapping[str, Any] | None = None,
+    policy: Mapping[str, Any] | None = None,
+    **changes: object,
 ) -> dict[str, Any]:
     """The values of a config: letters, drawn by the seed."""
     return {
@@ -113,7 +116,7 @@ def setup_of(values: Mapping[str, Any]) -> SearchSetup:
     return SearchSetup(**{**vars(setup), "recipe": values})
 
 
-def run(setup: SearchSetup, folder: Path, executor: Executor | None = None, **more: Any) -> Summary:
+def run(setup: SearchSetup, folder: Path, executor: Executor | None = None, **more: Any) -> Summary:  # noqa: ANN401 (options of collect)
     """Collect all tasks, four at a time."""
     tasks = choose_tasks(setup, "train", 0, None)
     more.setdefault("concurrency", 4)
@@ -126,7 +129,7 @@ def files(folder: Path) -> dict[str, bytes]:
     return found | {"manifest": (folder / "manifest.json").read_bytes()}
 
 
-def parse_collect(arguments: Sequence[str]) -> Any:
+def parse_collect(arguments: Sequence[str]) -> Any:  # noqa: ANN401 (a namespace)
     """What the parser makes of the options of collect."""
     parser = make_parser()
     return parser.instantiate(parser.parse_args(["collect", *arguments])).collect
@@ -146,7 +149,7 @@ class FakeEngine:
         self.num_asked = 0
         self.actor = EngineActor({"policy": values["policy"]}, ".")
 
-    async def propose(self, *request: Any) -> list[Proposal] | QAgentError:
+    async def propose(self, *request: Any) -> list[Proposal] | QAgentError:  # noqa: ANN401
         self.num_asked += 1
         if self.num_asked in self.deaths:
             self.actor = EngineActor({"policy": self.values["policy"]}, ".")
@@ -242,7 +245,7 @@ class FakeCluster(Executor):
         ]
         for searcher in self.searchers:
             searcher.actor._setup = setup  # started; `start` is called again after a death
-            searcher.actor._pool = _pool(self.engines)
+            searcher.actor._pool = EnginePool([EngineClient(each) for each in self.engines])
         places = Places(self.searchers, setup.environment.settings(), 5.0)
         yield RemoteSearches(
             setup.search,
@@ -255,9 +258,3 @@ class FakeCluster(Executor):
     async def _close(self) -> None:
         for engine in self.engines:
             await engine.actor.close()
-
-
-def _pool(engines: Sequence[FakeEngine]) -> Any:
-    from data_collection.executors.engine_client import EngineClient, EnginePool
-
-    return EnginePool([EngineClient(engine) for engine in engines])

@@ -38,9 +38,7 @@ def test_the_store_is_that_of_the_local_executor(
 
 
 def test_a_known_batch_is_filled(tmp_path: Path, whole: dict[str, bytes]) -> None:
-    run(
-        setup_of(recipe()), tmp_path / "store", FakeCluster(max_num_seqs=12), concurrency="auto"
-    )
+    run(setup_of(recipe()), tmp_path / "store", FakeCluster(max_num_seqs=12), concurrency="auto")
     assert files(tmp_path / "store") == whole
 
 
@@ -73,9 +71,7 @@ def test_the_only_engine_actor_is_waited_for(tmp_path: Path, whole: dict[str, by
     assert files(tmp_path / "store") == whole
 
 
-def test_a_task_that_kills_its_actors_fails_alone(
-    tmp_path: Path, whole: dict[str, bytes]
-) -> None:
+def test_a_task_that_kills_its_actors_fails_alone(tmp_path: Path, whole: dict[str, bytes]) -> None:
     cluster = FakeCluster(searcher_options=({"fatal": "train/2"}, {"fatal": "train/2"}))
     summary = run(setup_of(recipe()), tmp_path / "store", cluster)
     assert (summary.finished, summary.failures) == (6, 1)
@@ -146,5 +142,5 @@ def test_a_search_actor_that_comes_back_with_another_world_is_left_out(
 def test_a_setup_without_its_recipe_is_refused(tmp_path: Path) -> None:
     setup = setup_of(recipe())
     plain = type(setup)(**{**vars(setup), "recipe": None})
-    with pytest.raises(ConfigError, match="give SearchSetup.recipe"):
+    with pytest.raises(ConfigError, match=r"give SearchSetup\.recipe"):
         run(plain, tmp_path / "store", FakeCluster())
