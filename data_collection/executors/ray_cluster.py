@@ -154,9 +154,10 @@ def _wait_for(options: "RayExecutor", starts: Sequence[Any]) -> list[Started | Q
         ClusterFailure: The cluster has no room, or an actor cannot be started.
     """
     begin = time.monotonic()
+    look_every_s = min(_TELL_EVERY_S, options.start_timeout_s)
     pending = list(starts)
     while pending:
-        done, pending = ray.wait(pending, num_returns=len(pending), timeout=_TELL_EVERY_S)
+        done, pending = ray.wait(pending, num_returns=len(pending), timeout=look_every_s)
         try:
             ray.get(done)
         except ray.exceptions.RayError as error:
@@ -168,7 +169,7 @@ def _wait_for(options: "RayExecutor", starts: Sequence[Any]) -> list[Started | Q
                 f"{options.cpus:g} CPU cores and {options.gpus:g} GPUs, the cluster has "
                 f"{have.get('CPU', 0):g} and {have.get('GPU', 0):g}"
             )
-            if time.monotonic() - begin > options.start_timeout_s:
+            if time.monotonic() - begin >= options.start_timeout_s:
                 raise ClusterFailure(f"{text}; ask for less, or add machines")
             sys.stderr.write(f"{text}\n")
     return list(ray.get(list(starts)))
