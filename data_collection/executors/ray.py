@@ -19,7 +19,8 @@ class RayExecutor(Executor):
         engines: Engine actors, each with a policy of its own.
         searchers: Search actors.
         gpus_per_engine: GPUs of each engine actor; it sees no other.
-        cpus_per_engine: CPU cores set aside for each engine actor.
+        cpus_per_engine: CPU cores set aside for each engine actor; an engine on the CPU takes as
+            many threads, so give it what there is.
         cpus_per_searcher: CPU cores set aside for each search actor.
         address: ``local`` starts a cluster on this machine and ends it afterwards, ``auto`` takes
             the one that runs here or that RAY_ADDRESS names, ``host:port`` a certain one.

@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # read when Ray is imported
@@ -64,7 +64,8 @@ def running(options: "RayExecutor", setup: SearchSetup) -> Iterator[Searches]:
             )
         finally:
             for actor in actors:
-                ray.kill(actor)
+                with suppress(ray.exceptions.RayError, ValueError):  # the cluster may be lost
+                    ray.kill(actor)
 
 
 class _Closing:
@@ -137,6 +138,9 @@ def _start_actors(
     engine = ray.remote(EngineActor).options(
         num_cpus=options.cpus_per_engine, num_gpus=options.gpus_per_engine, **common
     )
+    sys.stderr.write(
+        f"starting {options.engines} engine actors and {options.searchers} search actors\n"
+    )
     for _ in range(options.engines):
         actors.append(engine.remote({"policy": recipe["policy"]}, folder))
     engines = [EngineHandle(actor) for actor in actors]
@@ -161,7 +165,11 @@ def _wait_for(options: "RayExecutor", starts: Sequence[Any]) -> list[Started | Q
         try:
             ray.get(done)
         except ray.exceptions.RayError as error:
-            raise ClusterFailure(f"an actor could not be started: {error}") from error
+            cause = getattr(error, "cause", None) or error
+            raise ClusterFailure(
+                f"an actor could not be started ({type(cause).__name__}: {cause}); are the same "
+                "program and the modules named in the config on all machines?"
+            ) from error
         if pending:
             have = ray.cluster_resources()
             text = (

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from data_collection.setup import SearchSetup
-from lit_qagent.command_line import Parser
+from lit_qagent.command_line import Parser, own_error
 from lit_qagent.core.errors import ConfigError
 from lit_qagent.policies.base import Policy
 
@@ -35,12 +35,21 @@ def build(recipe: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
     Args:
         recipe: Field to value, as in a config.
         names: Fields to build; those that the recipe leaves out get their defaults.
+
+    Raises:
+        QAgentError: A part could not be built, as its file is missing, say.
     """
     others: set[str | int] = {each.name for each in fields(SearchSetup) if each.name not in names}
     parser = Parser(exit_on_error=False)
     parser.add_class_arguments(SearchSetup, skip=others)
-    config = parser.parse_object({name: recipe[name] for name in names if name in recipe})
-    return dict(vars(parser.instantiate(config)))
+    try:
+        config = parser.parse_object({name: recipe[name] for name in names if name in recipe})
+        return dict(vars(parser.instantiate(config)))
+    except Exception as error:
+        cause = own_error(error)
+        if cause is None:
+            raise
+        raise cause from error
 
 
 def build_policy(recipe: Mapping[str, Any]) -> Policy:

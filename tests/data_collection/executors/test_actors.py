@@ -184,6 +184,16 @@ def test_a_recipe_builds_what_the_command_builds(tmp_path: Path) -> None:
     assert values.policy.settings() == setup.policy.settings()
 
 
+def test_what_cannot_be_built_there_is_told_as_it_is_here() -> None:
+    missing = "lit_qagent.environments.hotpotqa.HotPotQA"
+    values = recipe() | {
+        "environment": {"class_path": missing, "init_args": {"data": {"train": "/no/such.json"}}}
+    }
+    answer = asyncio.run(SearchActor(values, ".").start([Engine()]))
+    assert isinstance(answer, DataError)
+    assert "/no/such.json" in str(answer)
+
+
 @pytest.mark.parametrize(
     ("given", "engines"),
     [
