@@ -1,7 +1,9 @@
 """The Ray executor: its options, without Ray, which is imported when a run starts."""
 
+import os
 from contextlib import AbstractContextManager
 from importlib.util import find_spec
+from pathlib import Path
 
 from data_collection.executors.base import Executor, Searches
 from data_collection.setup import SearchSetup
@@ -82,6 +84,19 @@ class RayExecutor(Executor):
                 "executor ray needs Ray, which is not installed; pip install 'lit-qagent[ray]', "
                 "or use executor local"
             )
+        if self.address != "local":
+            _offer_token()
         from data_collection.executors.ray_cluster import running
 
         return running(self, setup)
+
+
+def _offer_token() -> None:
+    """Show the cluster the token of this machine, if it has one and nothing else was decided.
+
+    `ray start` asks for it wherever there is one, a program that connects does not offer it. Ray
+    reads this when it is imported.
+    """
+    there = "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ
+    if there or (Path.home() / ".ray" / "auth_token").exists():
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
