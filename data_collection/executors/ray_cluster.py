@@ -110,7 +110,7 @@ def _connect(options: "RayExecutor") -> None:
             "include_dashboard": False,
             "object_store_memory": _OBJECT_STORE_BYTES,
         }
-    for tries_left in (1, 0):
+    for tries_left in (2, 1, 0):
         try:
             ray.init(log_to_driver=False, configure_logging=False, **arguments)
             return
