@@ -48,11 +48,15 @@ class Executor(ABC):
     """Where searches run; trees do not depend on it."""
 
     @abstractmethod
-    def running(self, setup: SearchSetup) -> AbstractContextManager[Searches]:
+    def running(
+        self, setup: SearchSetup, sequences_in_flight: int | None = None
+    ) -> AbstractContextManager[Searches]:
         """Start what is needed and end it on leaving.
 
         Args:
             setup: What all trees share.
+            sequences_in_flight: Samples asked for at once, over all trees; None leaves it to the
+                concurrency.
 
         Raises:
             ClusterFailure: It could not be started.

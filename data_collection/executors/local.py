@@ -16,9 +16,11 @@ class LocalExecutor(Executor):
     """Searches in this process, in one event loop."""
 
     @contextmanager
-    def running(self, setup: SearchSetup) -> Iterator[Searches]:
+    def running(
+        self, setup: SearchSetup, sequences_in_flight: int | None = None
+    ) -> Iterator[Searches]:
         """See `Executor.running`."""
-        yield LocalSearches(setup)
+        yield LocalSearches(setup, sequences_in_flight)
 
 
 class LocalSearches:
@@ -26,11 +28,12 @@ class LocalSearches:
 
     Args:
         setup: What all trees share.
+        sequences_in_flight: Samples asked for at once; None is no limit.
     """
 
-    def __init__(self, setup: SearchSetup) -> None:
+    def __init__(self, setup: SearchSetup, sequences_in_flight: int | None = None) -> None:
         self.handed_out_again = 0  # nobody else is there
-        self._gate = Gate(setup.policy)
+        self._gate = Gate(setup.policy, sequences_in_flight)
         self._setup = replace(setup, policy=self._gate)
 
     async def open(self, task: Task) -> TreeSearch:

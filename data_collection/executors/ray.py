@@ -77,7 +77,9 @@ class RayExecutor(Executor):
         """GPUs of all engine actors."""
         return self.engines * self.gpus_per_engine
 
-    def running(self, setup: SearchSetup) -> AbstractContextManager[Searches]:
+    def running(
+        self, setup: SearchSetup, sequences_in_flight: int | None = None
+    ) -> AbstractContextManager[Searches]:
         """See `Executor.running`."""
         if find_spec("ray") is None:
             raise MissingPackage(
@@ -88,7 +90,7 @@ class RayExecutor(Executor):
             _offer_token()
         from data_collection.executors.ray_cluster import running
 
-        return running(self, setup)
+        return running(self, setup, sequences_in_flight)
 
 
 def _offer_token() -> None:

@@ -35,7 +35,9 @@ _TELL_EVERY_S = 10.0
 
 
 @contextmanager
-def running(options: "RayExecutor", setup: SearchSetup) -> Iterator[Searches]:
+def running(
+    options: "RayExecutor", setup: SearchSetup, sequences_in_flight: int | None
+) -> Iterator[Searches]:
     """Start the actors, and end them on leaving; see `Executor.running`."""
     recipe = take_recipe(setup)
     with connected(options):
@@ -60,6 +62,7 @@ def running(options: "RayExecutor", setup: SearchSetup) -> Iterator[Searches]:
                 ),
                 num_engines=options.engines,
                 max_num_seqs=_total(sizes),
+                sequences_in_flight=sequences_in_flight,
                 close_engines=_Closing(engines),
             )
         finally:

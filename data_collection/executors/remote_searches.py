@@ -68,6 +68,7 @@ class RemoteSearches:
         handing: How they are handed out.
         num_engines: Engine actors.
         max_num_seqs: Sequences that all of them generate at the same time; None if not known.
+        sequences_in_flight: Samples asked for at once, by all search actors; None is no limit.
         close_engines: Closes the policies.
     """
 
@@ -78,12 +79,13 @@ class RemoteSearches:
         *,
         num_engines: int,
         max_num_seqs: int | None,
+        sequences_in_flight: int | None = None,
         close_engines: Callable[[], Awaitable[object]],
     ) -> None:
         self._spec = spec
         self._handing = handing
         self._close_engines = close_engines
-        self._gate = ClusterGate(AllEngines(max_num_seqs))
+        self._gate = ClusterGate(AllEngines(max_num_seqs), sequences_in_flight)
         self._loads: dict[int, Load] = {}
         self._losses_told = 0
         self._num_engines = num_engines

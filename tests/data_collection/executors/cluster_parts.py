@@ -237,7 +237,9 @@ class FakeCluster(Executor):
     searchers: list[FakeSearcher] = field(default_factory=list)
 
     @contextmanager
-    def running(self, setup: SearchSetup) -> Iterator[Searches]:
+    def running(
+        self, setup: SearchSetup, sequences_in_flight: int | None = None
+    ) -> Iterator[Searches]:
         values = take_recipe(setup)
         self.engines = [FakeEngine(values, deaths) for deaths in self.engine_deaths]
         self.searchers = [
@@ -252,6 +254,7 @@ class FakeCluster(Executor):
             Handing(places=places, max_losses=self.max_losses),
             num_engines=len(self.engines),
             max_num_seqs=self.max_num_seqs,
+            sequences_in_flight=sequences_in_flight,
             close_engines=self._close,
         )
 

@@ -1,5 +1,6 @@
 """The executor for clusters without a cluster: deaths, hand-outs and failures, to the byte."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -144,3 +145,18 @@ def test_a_setup_without_its_recipe_is_refused(tmp_path: Path) -> None:
     plain = type(setup)(**{**vars(setup), "recipe": None})
     with pytest.raises(ConfigError, match=r"give SearchSetup\.recipe"):
         run(plain, tmp_path / "store", FakeCluster())
+
+
+def test_a_limit_on_samples_is_shared_among_the_search_actors(tmp_path: Path) -> None:
+    setup = setup_of(recipe())
+    cluster = FakeCluster()
+
+    async def talk() -> list[int | None]:
+        with cluster.running(setup, 8) as searches:
+            [task, *_] = setup.environment.tasks("train")
+            await searches.open(task)
+            await searches.close()
+            actors = [searcher.actor for searcher in cluster.searchers]
+            return [gate.limit for actor in actors for gate in actor._pool.gates]
+
+    assert asyncio.run(talk()) == [2, 2, 2, 2]
