@@ -160,3 +160,16 @@ def test_a_limit_on_samples_is_shared_among_the_search_actors(tmp_path: Path) ->
             return [gate.limit for actor in actors for gate in actor._pool.gates]
 
     assert asyncio.run(talk()) == [2, 2, 2, 2]
+
+
+def test_a_replay_in_the_actors_gives_the_store_of_the_run_that_was_recorded(
+    tmp_path: Path,
+) -> None:
+    recorded = "lit_qagent.policies.recorded.RecordedPolicy"
+    path = str(tmp_path / "answers.jsonl")
+    record = {"path": path, "mode": "record", "policy": recipe()["policy"]}
+    replay = {"path": path}
+    for name, options, executor in (("first", record, None), ("again", replay, FakeCluster())):
+        policy = {"class_path": recorded, "init_args": options}
+        run(setup_of(recipe() | {"policy": policy}), tmp_path / name, executor)
+    assert files(tmp_path / "again") == files(tmp_path / "first")
