@@ -1,5 +1,6 @@
 """The commands of ``python -m data_collection``: they parse and wire, nothing else."""
 
+import os
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,7 @@ from data_collection.budget import Budget, RunLimits
 from data_collection.executors import ClusterFailure, Executor, LocalExecutor, RayExecutor
 from data_collection.setup import SearchSetup
 from data_collection.spec import SearchSpec
+from data_collection.tracking import RunLogger, make_logger
 from lit_qagent.agents.prompts import PromptSpec
 from lit_qagent.agents.selection import Scorer
 from lit_qagent.command_line import Parser, run_main
@@ -49,6 +51,8 @@ class Collect:
         executor: Where searches run: local is this process, ray is RayExecutor with its defaults,
             and a class takes options. The trees, the store and its settings are the same.
         recipe: The values that environment, policy and the like were built from; no option.
+        logger: One of Lightning's loggers, for the numbers while it runs. With its MLFlowLogger,
+            a collection that is gone on with goes on in the same run.
     """
 
     environment: Environment
@@ -70,6 +74,7 @@ class Collect:
     extend_budget: bool = False
     executor: Literal["local", "ray"] | Executor = "local"
     recipe: Mapping[str, Any] | None = None
+    logger: RunLogger | None = None
 
     def run(self) -> int:
         """Collect, and print the summary."""
@@ -102,6 +107,7 @@ class Collect:
             executor=EXECUTORS[self.executor]()
             if isinstance(self.executor, str)
             else self.executor,
+            logger=self.logger,
         )
         sys.stdout.write(f"{self.store}\n{summary.table()}\n")
         if summary.stopped_by is not None:
@@ -223,17 +229,50 @@ class Import:
         return 0
 
 
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """Write a tree store as one HTML page that needs no network.
+
+    Attributes:
+        store: Folder of the tree store; a search may be writing to it.
+        output: The page; an older one is replaced.
+        pairs: Folder of pairs made of these trees: marks what is chosen and rejected.
+        scorer: A Q-model, whose values are shown beside those of the search.
+    """
+
+    store: Path
+    output: Path
+    pairs: Path | None = None
+    scorer: Scorer | None = None
+
+    def run(self) -> int:
+        """Write the page, and print what it shows."""
+        from data_collection.store import TreeStore
+        from data_collection.viewer.view import write_view
+
+        viewed = write_view(
+            TreeStore(self.store), self.output, pairs=self.pairs, scorer=self.scorer
+        )
+        sys.stdout.write(f"{self.output}\n{viewed.text()}")
+        return 0
+
+
 EXECUTORS: Mapping[str, type[Executor]] = {"local": LocalExecutor, "ray": RayExecutor}
-Command = type[Collect] | type[Pairs] | type[Import]
+Command = type[Collect] | type[Pairs] | type[Import] | type[View]
 _NO_OPTIONS: Mapping[str, set[str | int]] = {"collect": {"recipe"}}
-COMMANDS: Mapping[str, Command] = {"collect": Collect, "pairs": Pairs, "import": Import}
+COMMANDS: Mapping[str, Command] = {
+    "collect": Collect,
+    "pairs": Pairs,
+    "import": Import,
+    "view": View,
+}
 
 
 def make_parser() -> Parser:
     """Return the parser of all commands."""
     parser = Parser(
         prog=f"python -m {MODULE}",
-        description="Collect search trees, and make preference pairs of them.",
+        description="Collect search trees, look at them, and make preference pairs of them.",
     )
     commands = parser.add_subcommands(dest="command")
     for name, command in COMMANDS.items():
@@ -249,10 +288,14 @@ def run_command(argv: Sequence[str]) -> int:
     parser = make_parser()
     config = parser.parse_args(list(argv))
     chosen: str = config.command
+    # Made apart from the rest, as a tracking server that is down stops nothing.
+    logger_spec = config[chosen].pop("logger", None)
     values = parser.instantiate(config)[chosen]
     options = {name: value for name, value in vars(values).items() if name != "config"}
     if chosen == "collect":
         options["recipe"] = config[chosen].as_dict()
+    if logger_spec is not None:
+        options["logger"] = make_logger(logger_spec, options["store"])
     try:
         return COMMANDS[chosen](**options).run()
     except (PolicyFailure, ClusterFailure) as error:
@@ -263,6 +306,7 @@ def run_command(argv: Sequence[str]) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; return its exit code."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     return run_main(run_command, sys.argv[1:] if argv is None else argv, MODULE)
 
 
