@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -46,8 +46,8 @@ def running(
             engines, searchers = _start_actors(options, recipe, actors)
             settings = setup.environment.settings()
             engine_settings = setup.policy.settings()
-            starts = [engine.start_call() for engine in engines]
-            started = _wait_for(options, starts + [each.start_call() for each in searchers])
+            calls = [each.start_call for each in (*engines, *searchers)]
+            started = _wait_for(options, calls)
             sizes = [
                 check_started(each, engine_settings, "the policy").max_num_seqs
                 for each in started[: options.engines]
@@ -154,36 +154,56 @@ def _start_actors(
     return engines, [SearcherHandle(actor, engines) for actor in actors[options.engines :]]
 
 
-def _wait_for(options: "RayExecutor", starts: Sequence[Any]) -> list[Started | QAgentError]:
-    """Wait until all actors have built what they need.
+def _wait_for(
+    options: "RayExecutor", calls: Sequence[Callable[[], Any]]
+) -> list[Started | QAgentError]:
+    """Wait until all actors have built what they need; one that dies meanwhile is asked again.
+
+    Args:
+        options: What was asked for.
+        calls: Begin the start of one actor each.
 
     Raises:
         ClusterFailure: The cluster has no room, or an actor cannot be started.
     """
     begin = time.monotonic()
     look_every_s = min(_TELL_EVERY_S, options.start_timeout_s)
-    pending = list(starts)
+    pending = {call(): number for number, call in enumerate(calls)}
+    started: dict[int, Started | QAgentError] = {}
     while pending:
-        done, pending = ray.wait(pending, num_returns=len(pending), timeout=look_every_s)
-        try:
-            ray.get(done)
-        except ray.exceptions.RayError as error:
-            cause = getattr(error, "cause", None) or error
-            raise ClusterFailure(
-                f"an actor could not be started ({type(cause).__name__}: {cause}); are the same "
-                "program and the modules named in the config on all machines?"
-            ) from error
+        done, _ = ray.wait(list(pending), num_returns=len(pending), timeout=look_every_s)
+        for ref in done:
+            number = pending.pop(ref)
+            try:
+                started[number] = ray.get(ref)
+            except ray.exceptions.ActorUnavailableError:
+                pending[calls[number]()] = number
+            except ray.exceptions.RayError as error:
+                cause = getattr(error, "cause", None) or error
+                raise ClusterFailure(
+                    f"an actor could not be started ({type(cause).__name__}: {cause}); are the "
+                    "same program and the modules named in the config on all machines?"
+                ) from error
         if pending:
-            have = ray.cluster_resources()
-            text = (
-                f"{len(pending)} of {len(starts)} actors are waiting for a place: asked for are "
-                f"{options.cpus:g} CPU cores and {options.gpus:g} GPUs, the cluster has "
-                f"{have.get('CPU', 0):g} and {have.get('GPU', 0):g}"
-            )
-            if time.monotonic() - begin >= options.start_timeout_s:
-                raise ClusterFailure(f"{text}; ask for less, or add machines")
-            sys.stderr.write(f"{text}\n")
-    return list(ray.get(list(starts)))
+            _tell(options, len(pending), len(calls), time.monotonic() - begin)
+    return [started[number] for number in range(len(calls))]
+
+
+def _tell(options: "RayExecutor", num_pending: int, num_actors: int, seconds: float) -> None:
+    """Say what the cluster does not give.
+
+    Raises:
+        ClusterFailure: It was waited for long enough.
+    """
+    have = ray.cluster_resources()
+    text = (
+        f"{num_pending} of {num_actors} actors are not there yet: asked for are "
+        f"{options.cpus:g} CPU cores and {options.gpus:g} GPUs, the cluster has "
+        f"{have.get('CPU', 0):g} and {have.get('GPU', 0):g}"
+    )
+    if seconds >= options.start_timeout_s:
+        raise ClusterFailure(f"{text}; ask for less, or add machines")
+    sys.stderr.write(f"{text}\n")
 
 
 def _total(sizes: Sequence[int | None]) -> int | None:
