@@ -46,7 +46,8 @@ def running(
             engines, searchers = _start_actors(options, recipe, actors)
             settings = setup.environment.settings()
             engine_settings = setup.policy.settings()
-            calls = [each.start_call for each in (*engines, *searchers)]
+            calls = [each.start_call for each in engines]
+            calls += [each.start_call for each in searchers]
             started = _wait_for(options, calls)
             sizes = [
                 check_started(each, engine_settings, "the policy").max_num_seqs
