@@ -6,9 +6,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from data_collection.budget import Budget, RunLimits
+from data_collection.executors import ClusterFailure, Executor, LocalExecutor, RayExecutor
 from data_collection.setup import SearchSetup
 from data_collection.spec import SearchSpec
 from data_collection.tracking import RunLogger, make_logger
@@ -47,6 +48,9 @@ class Collect:
         outage_patience_s: Seconds to wait for a policy that answers nobody before the run stops.
         retry_failed: Go on with trees that ended because the policy or the world failed.
         extend_budget: Go on with trees that a budget ended.
+        executor: Where searches run: local is this process, ray is RayExecutor with its defaults,
+            and a class takes options. The trees, the store and its settings are the same.
+        recipe: The values that environment, policy and the like were built from; no option.
         logger: One of Lightning's loggers, for the numbers while it runs. With its MLFlowLogger,
             a collection that is gone on with goes on in the same run.
     """
@@ -68,6 +72,8 @@ class Collect:
     outage_patience_s: float = 120.0
     retry_failed: bool = False
     extend_budget: bool = False
+    executor: Literal["local", "ray"] | Executor = "local"
+    recipe: Mapping[str, Any] | None = None
     logger: RunLogger | None = None
 
     def run(self) -> int:
@@ -84,6 +90,7 @@ class Collect:
             seed=self.seed,
             scorer=self.scorer,
             step_timeout_s=self.step_timeout_s,
+            recipe=self.recipe,
         )
         tasks = choose_tasks(setup, self.split, self.first_task, self.num_tasks)
         summary = collect(
@@ -97,6 +104,9 @@ class Collect:
                 extend_budget=self.extend_budget,
             ),
             retry_failed=self.retry_failed,
+            executor=EXECUTORS[self.executor]()
+            if isinstance(self.executor, str)
+            else self.executor,
             logger=self.logger,
         )
         sys.stdout.write(f"{self.store}\n{summary.table()}\n")
@@ -247,7 +257,9 @@ class View:
         return 0
 
 
+EXECUTORS: Mapping[str, type[Executor]] = {"local": LocalExecutor, "ray": RayExecutor}
 Command = type[Collect] | type[Pairs] | type[Import] | type[View]
+_NO_OPTIONS: Mapping[str, set[str | int]] = {"collect": {"recipe"}}
 COMMANDS: Mapping[str, Command] = {
     "collect": Collect,
     "pairs": Pairs,
@@ -266,7 +278,7 @@ def make_parser() -> Parser:
     for name, command in COMMANDS.items():
         subparser = Parser(description=(command.__doc__ or "").split("\n")[0])
         subparser.add_argument("--config", action="config", help="YAML file with these options.")
-        subparser.add_class_arguments(command)
+        subparser.add_class_arguments(command, skip=_NO_OPTIONS.get(name))
         commands.add_subcommand(name, subparser, help=subparser.description)
     return parser
 
@@ -280,13 +292,16 @@ def run_command(argv: Sequence[str]) -> int:
     logger_spec = config[chosen].pop("logger", None)
     values = parser.instantiate(config)[chosen]
     options = {name: value for name, value in vars(values).items() if name != "config"}
+    if chosen == "collect":
+        options["recipe"] = config[chosen].as_dict()
     if logger_spec is not None:
         options["logger"] = make_logger(logger_spec, options["store"])
     try:
         return COMMANDS[chosen](**options).run()
-    except PolicyFailure as error:
+    except (PolicyFailure, ClusterFailure) as error:
         again = shlex.join(["python", "-m", MODULE, *argv])
-        raise PolicyFailure(f"{error}. To go on:\n  {again}") from error
+        kind = ClusterFailure if isinstance(error, ClusterFailure) else PolicyFailure
+        raise kind(f"{error}. To go on:\n  {again}") from error
 
 
 def main(argv: Sequence[str] | None = None) -> int:

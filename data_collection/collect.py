@@ -6,11 +6,10 @@ import signal
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from typing import Any, Literal
 
 from data_collection.budget import RunLimits
-from data_collection.gate import Gate
+from data_collection.executors import ClusterFailure, Executor, LocalExecutor
 from data_collection.manifest import MANIFEST_FILE
 from data_collection.outage import Outage
 from data_collection.progress import ProgressDisplay, ProgressMeter
@@ -52,7 +51,7 @@ def choose_tasks(
     return chosen
 
 
-def collect(
+def collect(  # noqa: PLR0913 (the options of the command)
     setup: SearchSetup,
     tasks: Sequence[Task],
     store: TreeStore,
@@ -60,6 +59,7 @@ def collect(
     concurrency: int | Literal["auto"] = "auto",
     limits: RunLimits | None = None,
     retry_failed: bool = False,
+    executor: Executor | None = None,
     logger: RunLogger | None = None,
 ) -> Summary:
     """Search every task that the store does not hold finished yet, then close the policy.
@@ -71,9 +71,11 @@ def collect(
         concurrency: Trees in flight; ``auto`` takes as many as keep the policy's batch full.
         limits: What the run and each of its trees may cost, and how long to wait.
         retry_failed: Go on with trees that ended as failed; otherwise they stay as they are.
+        executor: Where searches run; in this process if not given.
         logger: Gets the numbers while the search goes on; its failures are warnings.
 
     Raises:
+        ClusterFailure: The executor's cluster is lost; everything finished so far is in the store.
         KeyboardInterrupt: SIGINT or SIGTERM came; everything finished so far is in the store.
         PolicyFailure: The policy answers nobody; everything finished so far is in the store.
         StoreError: The store is in use, damaged, full or was made with other settings.
@@ -84,32 +86,34 @@ def collect(
     if not tasks:
         raise ConfigError("no task to search; give at least one")
     limits = limits or RunLimits()
-    meter = ProgressMeter(num_trees=len(tasks), max_iterations=setup.search.num_iterations)
-    run = Run(
-        setup=replace(setup, policy=Gate(setup.policy)),
-        store=store,
-        waiting=deque(tasks),
-        meter=meter,
-        display=ProgressDisplay(meter),
-        budget=limits.budget,
-        outage=Outage(patience_s=limits.outage_patience_s),
-        retry_failed=retry_failed,
-        extend_budget=limits.extend_budget,
-    )
+    executor = executor or LocalExecutor()
     settings = setup.manifest()
     files = [store.folder / SUMMARY_FILE, store.folder / MANIFEST_FILE]
-    with store.open(settings), tracked(_make_tracker(run, logger, settings), files):
-        try:
-            with run.display.live():
-                asyncio.run(_work(run, None if concurrency == "auto" else concurrency))
-        except (KeyboardInterrupt, PolicyFailure):
-            _write_summary(run)
-            raise
-        return _write_summary(run)
+    with store.open(settings), executor.running(setup) as searches:
+        meter = ProgressMeter(num_trees=len(tasks), max_iterations=setup.search.num_iterations)
+        run = Run(
+            searches=searches,
+            store=store,
+            waiting=deque(tasks),
+            meter=meter,
+            display=ProgressDisplay(meter),
+            budget=limits.budget,
+            outage=Outage(patience_s=limits.outage_patience_s),
+            retry_failed=retry_failed,
+            extend_budget=limits.extend_budget,
+        )
+        with tracked(_make_tracker(run, logger, settings), files):
+            try:
+                with run.display.live():
+                    asyncio.run(_work(run, None if concurrency == "auto" else concurrency))
+            except (KeyboardInterrupt, PolicyFailure, ClusterFailure):
+                _write_summary(run)
+                raise
+            return _write_summary(run)
 
 
 async def _work(run: Run, concurrency: int | None) -> None:
-    """Run the workers until no task waits, or until a signal comes; then close the policy."""
+    """Run the workers until no task waits, or until a signal comes; then close the searches."""
     work = asyncio.ensure_future(work_all(run, concurrency))
     with _signals_cancel(work) as caught:
         try:
@@ -119,7 +123,7 @@ async def _work(run: Run, concurrency: int | None) -> None:
                 raise
         finally:
             with suppress(TimeoutError):
-                await asyncio.wait_for(run.setup.policy.close(), CLOSE_LIMIT_S)
+                await asyncio.wait_for(run.searches.close(), CLOSE_LIMIT_S)
             run.display.refresh(last=True)
     if caught:
         raise KeyboardInterrupt
@@ -188,6 +192,7 @@ def _summarize(run: Run, counts: Mapping[str, TreeCounts], before: Mapping[str, 
         [counts[tree_id] for tree_id in sorted(counts)],
         run.not_started,
         stopped_by=run.stopped_by,
+        handed_out_again=run.searches.handed_out_again,
         torn_lines=before.get("torn_lines", 0) + run.torn_lines,
         seconds=before.get("seconds", 0.0) + seconds,
         run_seconds=seconds,
