@@ -27,24 +27,33 @@ class Collect:
     """Search tasks and write the trees to a store.
 
     Attributes:
-        environment: The world.
-        policy: Who proposes actions.
+        environment: The world, a class such as lit_qagent.environments.toy.ToyWorld.
+        policy: Who proposes actions, a class such as lit_qagent.policies.vllm.VLLMPolicy or
+            lit_qagent.policies.openai.OpenAIPolicy.
         store: Folder of the tree store; give the same one again to go on.
         search: How to search.
         prompt: How the world is shown.
         sampling: How to sample actions.
-        split: Split of the world's tasks.
+        split: Split of the world's tasks, such as train.
         first_task: Where in the split to begin, counted from 0.
         num_tasks: How many tasks; all from first_task on if not given.
         concurrency: Trees in flight at once; auto takes as many as keep the policy's batch full.
+        sequences_in_flight: Samples asked for at once, over all trees. If not given, auto takes a
+            quarter more than the policy's batch holds, or finds out what pays; a number of trees
+            is not limited further.
         seed: Seed of everything that is random.
-        scorer: The Q-model, for the variants of the search that use one.
-        budget: What a tree and the run may cost at most.
+        scorer: The Q-model, for the variants puct, q_rollout and q_value, such as
+            lit_qagent.models.checkpoint_scorer.CheckpointScorer.
+        critic: Who criticises, scores and reflects in the expansion critique and the variant
+            lats, a policy with its own model and address; the policy itself if not given.
+        budget: What a tree and the run may cost at most; nothing is limited by default.
         step_timeout_s: Seconds that one step of the world may take; the branch of one that takes
             longer is cut. Not limited if null.
         outage_patience_s: Seconds to wait for a policy that answers nobody before the run stops.
-        retry_failed: Go on with trees that ended because the policy or the world failed.
-        extend_budget: Go on with trees that a budget ended.
+        retry_failed: Go on with the trees that ended because the policy or the world failed;
+            they are left as they are otherwise.
+        extend_budget: Go on with the trees that a budget ended; they are left as they are
+            otherwise.
     """
 
     environment: Environment
@@ -57,8 +66,10 @@ class Collect:
     first_task: int = 0
     num_tasks: int | None = None
     concurrency: int | Literal["auto"] = "auto"
+    sequences_in_flight: int | None = None
     seed: int = 0
     scorer: Scorer | None = None
+    critic: Policy | None = None
     budget: Budget = field(default_factory=Budget)
     step_timeout_s: float | None = 120.0
     outage_patience_s: float = 120.0
@@ -78,6 +89,7 @@ class Collect:
             sampling=self.sampling,
             seed=self.seed,
             scorer=self.scorer,
+            critic=self.critic,
             step_timeout_s=self.step_timeout_s,
         )
         tasks = choose_tasks(setup, self.split, self.first_task, self.num_tasks)
@@ -90,12 +102,15 @@ class Collect:
                 budget=self.budget,
                 outage_patience_s=self.outage_patience_s,
                 extend_budget=self.extend_budget,
+                sequences_in_flight=self.sequences_in_flight,
             ),
             retry_failed=self.retry_failed,
         )
         sys.stdout.write(f"{self.store}\n{summary.table()}\n")
         if summary.stopped_by is not None:
             sys.stdout.write("The budget of this run is used up; run it again to go on.\n")
+        if summary.failures:
+            sys.stdout.write("Trees that failed are searched on with --retry_failed true.\n")
         return 0
 
 

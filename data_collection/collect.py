@@ -82,7 +82,7 @@ def collect(
     limits = limits or RunLimits()
     meter = ProgressMeter(num_trees=len(tasks), max_iterations=setup.search.num_iterations)
     run = Run(
-        setup=replace(setup, policy=Gate(setup.policy)),
+        setup=replace(setup, policy=Gate(setup.policy, limits.sequences_in_flight)),
         store=store,
         waiting=deque(tasks),
         meter=meter,
@@ -112,8 +112,10 @@ async def _work(run: Run, concurrency: int | None) -> None:
             if not caught:
                 raise
         finally:
-            with suppress(TimeoutError):
-                await asyncio.wait_for(run.setup.policy.close(), CLOSE_LIMIT_S)
+            for policy in (run.setup.policy, run.setup.critic):
+                with suppress(TimeoutError):
+                    if policy is not None:
+                        await asyncio.wait_for(policy.close(), CLOSE_LIMIT_S)
             run.display.refresh(last=True)
     if caught:
         raise KeyboardInterrupt

@@ -210,6 +210,7 @@ class TreeSearch:
         setup = self.setup
         asking = Asking(
             policy=setup.policy,
+            critic=setup.critic or setup.policy,
             prompt=setup.prompt,
             sampling=setup.sampling,
             seed=setup.seed,

@@ -73,7 +73,7 @@ class VLLMPolicy(Policy):
         self.model = model
         self.dtype = dtype
         self.max_model_len = max_model_len
-        self.max_num_seqs = max_num_seqs
+        self.max_num_seqs: int = max_num_seqs
         self.kv_cache_gb = kv_cache_gb
         self.log_probs = log_probs
         self.engine_args = dict(engine_args or {})
