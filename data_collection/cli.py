@@ -187,14 +187,21 @@ class Import:
     """Turn what another program has collected into preference pairs.
 
     Attributes:
-        file: JSON, or one JSON object a line.
+        file: JSON, or one JSON object a line; for trees also a folder with one JSON file per task.
         output: Folder to write; new, or made by the same command.
         form: trees are the nested search trees of the paper's released code, conversations are
-            pairs whose messages have from and value.
+            its pairs, whose messages have from and value.
         environment: Name of the world, for the card.
-        rule: How pairs are picked from trees.
-        head_messages: How many messages of a conversation come before the first step taken.
-        min_margin: Leave out pairs whose chosen value exceeds the rejected one by less.
+        rule: How pairs are picked from trees, as in the command pairs; as_released makes of the
+            original's trees the pairs that its own script makes.
+        head_messages: How many messages of a conversation come before the first step taken; the
+            original's have 3.
+        min_margin: Leave out pairs whose chosen value exceeds the rejected one by less; all are
+            kept if not given.
+        min_visits: Leave out pairs with fewer visits behind either value; conversations have none.
+        max_characters: Leave out pairs with a longer action.
+        distinct_commands: Leave out pairs whose actions give the world one and the same command.
+        valid_chosen: Leave out pairs whose chosen action the world could not carry out.
         evaluation_ids: A file with the ids of tasks that will be evaluated on, one a line.
     """
 
@@ -203,8 +210,12 @@ class Import:
     form: Literal["trees", "conversations"]
     environment: str
     rule: Literal["paper", "as_released", "all_siblings", "adjacent", "trajectory"] = "paper"
-    head_messages: int = 1
+    head_messages: int = 3
     min_margin: float | None = None
+    min_visits: int | None = None
+    max_characters: int | None = None
+    distinct_commands: bool = False
+    valid_chosen: bool = False
     evaluation_ids: Path | None = None
 
     def run(self) -> int:
@@ -221,7 +232,13 @@ class Import:
         pair_set = import_pairs(
             self.file,
             source,
-            keep=PairFilter(min_margin=self.min_margin),
+            keep=PairFilter(
+                min_margin=self.min_margin,
+                min_visits=self.min_visits,
+                max_characters=self.max_characters,
+                distinct_commands=self.distinct_commands,
+                valid_chosen=self.valid_chosen,
+            ),
             evaluation_ids=_read_ids(self.evaluation_ids) if self.evaluation_ids else None,
         )
         _say_pairs(self.output, write_pairs(pair_set, self.output))

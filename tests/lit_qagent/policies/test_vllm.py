@@ -373,7 +373,7 @@ def test_after_the_death_of_the_engine_the_next_request_starts_another(tmp_path:
     def break_down() -> None:
         raise RuntimeError("out of memory")
 
-    vllm_thread._engines[-1].step = break_down  # type: ignore[method-assign,assignment]
+    vllm_thread._engines[-1].step = break_down
     with pytest.raises(PolicyFailure, match=r"the vLLM engine died \(RuntimeError: out of memory"):
         propose(policy, "Hi", 1, sampling)
     num_engines = len(vllm_thread._engines)
