@@ -14,14 +14,11 @@ from data_collection.gate import Gate
 from data_collection.outage import Outage
 from data_collection.progress import ProgressDisplay, ProgressMeter
 from data_collection.setup import SearchSetup
-from data_collection.store import TreeStore
+from data_collection.store import SUMMARY_FILE, TreeStore
 from data_collection.summary import Summary, count_tree, summarize
 from data_collection.workers import CLOSE_LIMIT_S, Run, work_all
 from lit_qagent.core.errors import ConfigError, DataError, PolicyFailure
-from lit_qagent.core.manifest import write_json
 from lit_qagent.core.records import Task
-
-SUMMARY_FILE = "summary.json"
 
 
 def choose_tasks(
@@ -161,5 +158,5 @@ def _write_summary(run: Run) -> Summary:
         run_seconds=seconds,
         run_tokens_per_second=run.meter.generated_tokens / seconds,
     )
-    write_json(path, summary.to_dict())
+    run.store.write_summary(summary.to_dict())
     return summary

@@ -281,10 +281,15 @@ def _start_collecting(config: Path) -> subprocess.Popen[str]:
     )
 
 
-def _wait_for_iterations(store: Path, number: int, limit_s: float = 30) -> None:
-    """Wait until the store holds some iterations."""
+def _wait_for_iterations(
+    store: Path,
+    number: int,
+    limit_s: float = 60,
+    process: "subprocess.Popen[str] | None" = None,
+) -> None:
+    """Wait until the store holds some iterations, while the process that writes it runs."""
     limit = time.monotonic() + limit_s
-    while time.monotonic() < limit:
+    while time.monotonic() < limit and (process is None or process.poll() is None):
         lines = sum(path.read_bytes().count(b"\n") for path in store.glob("trees/*.jsonl"))
         if lines >= number:
             return
