@@ -3,12 +3,15 @@
 import asyncio
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
+from lit_qagent.core.errors import EnvironmentFailure
 from lit_qagent.core.records import Observation, Step
 from lit_qagent.environments.base import Environment
+
+T = TypeVar("T")
 
 TIMED_OUT = "The world did not answer in time."
 
@@ -51,6 +54,29 @@ async def act(environment: Environment, action: str, timeout_s: float | None = N
         metrics=step.metrics,
     )
     return Branch(kept, environment)
+
+
+def in_time(do: Callable[[], T], timeout_s: float | None, what: str) -> T:
+    """Do what no tree can go on without, such as a reset.
+
+    Args:
+        do: What to do.
+        timeout_s: Seconds it may take; None waits for ever.
+        what: Name of it, for the error.
+
+    Raises:
+        EnvironmentFailure: It takes too long.
+    """
+    if timeout_s is None:
+        return do()
+    try:
+        with _limit(timeout_s):
+            return do()
+    except StepTimedOut:
+        raise EnvironmentFailure(
+            f"{what} took longer than step_timeout_s ({timeout_s:g} s); raise it, or see what the "
+            "world waits for"
+        ) from None
 
 
 async def act_all(

@@ -17,9 +17,9 @@ from data_collection.store import TreeStore
 from data_collection.world import TIMED_OUT, act
 from lit_qagent.agents.prompts import PromptSpec
 from lit_qagent.core.errors import ConfigError
-from lit_qagent.core.records import Observation, Sampling
+from lit_qagent.core.records import Observation, Sampling, Task
 from lit_qagent.environments.base import Outcome
-from tests.data_collection.parts import LetterWorld, PlannedPolicy
+from tests.data_collection.parts import LetterWorld, PlannedPolicy, SeededPolicy
 
 
 class HangingWorld(LetterWorld):
@@ -70,6 +70,50 @@ def test_such_steps_are_counted_and_stored(tmp_path: Path) -> None:
     [stored] = store.trees()
     assert stored.tree.nodes[1].step is not None
     assert stored.tree.nodes[1].step.observation.text == TIMED_OUT
+
+
+class LateWorld(LetterWorld):
+    """Never starts its second task; replays never end while it is stuck."""
+
+    is_stuck = False
+
+    def _start(self, task: Task) -> Observation:
+        if task.task_id == "train/1":
+            time.sleep(10)
+        return super()._start(task)
+
+    def _act(self, command: str) -> Outcome:
+        if LateWorld.is_stuck:
+            time.sleep(10)
+        return super()._act(command)
+
+
+def test_a_task_whose_start_hangs_is_counted_and_the_others_go_on(tmp_path: Path) -> None:
+    world = LateWorld(rewards={"a": 1.0}, num_tasks=3)
+    setup = replace(_setup(), environment=world, policy=SeededPolicy(actions=["a", "b"]))
+    store = TreeStore(tmp_path / "store")
+    summary = collect(setup, world.tasks("train"), store, concurrency=1)
+    assert (summary.trees, summary.not_started) == (2, 1)
+    [(task_id, reason)] = summary.not_started_tasks.items()
+    assert task_id == "train/1"
+    assert "letters: starting task 'train/1' took longer than step_timeout_s (0.05 s)" in reason
+
+
+def test_a_replay_that_hangs_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = LateWorld(rewards={"aa": 1.0})
+    policy = PlannedPolicy({"": ["a", "b"], "a": ["b"], "ab": ["b"], "abb": ["b"], "b": ["a"]})
+    setup = replace(_setup(), environment=world, policy=policy)
+    task = world.tasks("train")[0]
+    search = TreeSearch(setup, task)
+    iteration = asyncio.run(search.iterate())
+    resumed = TreeSearch(setup, task)
+    resumed.restore([iteration])
+    monkeypatch.setattr(LateWorld, "is_stuck", True)
+    end = asyncio.run(search_tree(resumed, lambda _: None))
+    assert end.failure is not None
+    assert end.failure.message.startswith(
+        "letters: replaying 1 steps of task 'train/0' took longer"
+    )
 
 
 def test_a_step_in_time_is_what_the_world_says_and_leaves_the_alarm_as_it_was() -> None:
