@@ -79,7 +79,7 @@ def test_the_run_goes_on_with_a_new_engine_when_the_core_is_killed(
 
     def kill() -> None:
         try:
-            _wait_for_iterations(store, 12, limit_s=600)
+            _wait_for_iterations(store, 12, limit_s=1800)
             _kill_engine_core(os.getpid())
         except BaseException as error:
             errors.append(error)
@@ -130,7 +130,7 @@ def test_the_run_waits_for_a_real_server_whose_core_is_killed(tmp_path: Path) ->
 
     with server("first.log") as first:
         collecting = _start_collecting(path)
-        _wait_for_iterations(store, 12, limit_s=600, process=collecting)
+        _wait_for_iterations(store, 12, limit_s=1800, process=collecting)
         _kill_engine_core(first.pid)
         limit = time.monotonic() + 60
         while first.poll() is None and time.monotonic() < limit:

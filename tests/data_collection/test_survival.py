@@ -120,7 +120,7 @@ def _kill_and_resume(config: Path, store: Path, kills: Sequence[int]) -> None:
     before: dict[str, bytes] = {}
     for number in kills:
         process = _start_collecting(config)
-        _wait_for_iterations(store, number, limit_s=600, process=process)
+        _wait_for_iterations(store, number, limit_s=1800, process=process)
         process.send_signal(signal.SIGKILL)
         process.communicate(timeout=60)
         assert process.returncode == -signal.SIGKILL
