@@ -1,5 +1,6 @@
 """What all trees of a collection share."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -30,6 +31,8 @@ class SearchSetup:
         step_timeout_s: Seconds that one step of the world may take; one that takes longer is cut,
             and the search goes on elsewhere. None waits for ever.
         critic: Who criticises, scores and reflects; None is the policy itself.
+        recipe: What the other fields were built from, as in a config; executors need it that
+            build them again elsewhere.
 
     Raises:
         ConfigError: The variant needs a scorer and there is none, or a scorer or critic is given
@@ -45,6 +48,7 @@ class SearchSetup:
     scorer: Scorer | None = None
     step_timeout_s: float | None = None
     critic: Policy | None = None
+    recipe: Mapping[str, Any] | None = None
 
     @property
     def asks_critic(self) -> bool:

@@ -1,7 +1,8 @@
 import asyncio
 import signal
-import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -14,9 +15,9 @@ from data_collection.search import TreeSearch, search_tree
 from data_collection.setup import SearchSetup
 from data_collection.spec import SearchSpec
 from data_collection.store import TreeStore
-from data_collection.world import TIMED_OUT, act
+from data_collection.world import TIMED_OUT, Branch, act, in_time
 from lit_qagent.agents.prompts import PromptSpec
-from lit_qagent.core.errors import ConfigError
+from lit_qagent.core.errors import ConfigError, EnvironmentFailure
 from lit_qagent.core.records import Observation, Sampling, Task
 from lit_qagent.environments.base import Outcome
 from tests.data_collection.parts import LetterWorld, PlannedPolicy, SeededPolicy
@@ -88,6 +89,18 @@ class LateWorld(LetterWorld):
         return super()._act(command)
 
 
+class LateStep(LetterWorld):
+    """Takes two seconds for a step."""
+
+    def begun(self) -> "LateStep":
+        self.reset(self.tasks("train")[0])
+        return self
+
+    def _act(self, command: str) -> Outcome:
+        time.sleep(2)
+        return super()._act(command)
+
+
 def test_a_task_whose_start_hangs_is_counted_and_the_others_go_on(tmp_path: Path) -> None:
     world = LateWorld(rewards={"a": 1.0}, num_tasks=3)
     setup = replace(_setup(), environment=world, policy=SeededPolicy(actions=["a", "b"]))
@@ -126,16 +139,23 @@ def test_a_step_in_time_is_what_the_world_says_and_leaves_the_alarm_as_it_was() 
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
 
 
-def test_other_threads_have_no_limit_and_work() -> None:
-    world = LetterWorld(rewards={})
+def _in_thread(work: Callable[[], object]) -> object:
+    with ThreadPoolExecutor(1) as threads:
+        return threads.submit(work).result()
+
+
+def test_other_threads_have_the_limit_too() -> None:
+    world = HangingWorld(rewards={})
     world.reset(world.tasks("train")[0])
-    texts: list[str] = []
-    thread = threading.Thread(
-        target=lambda: texts.append(asyncio.run(act(world, "a", 0.001)).step.observation.text)
-    )
-    thread.start()
-    thread.join()
-    assert texts == ["So far: a"]
+    branch = _in_thread(lambda: asyncio.run(act(world.fork(), "a", 30.0)))
+    assert isinstance(branch, Branch)
+    assert branch.step.observation.text == "So far: a"
+    hung = _in_thread(lambda: asyncio.run(act(LateStep(rewards={}).begun(), "a", 0.05)))
+    assert isinstance(hung, Branch)
+    assert hung.step.observation.text == TIMED_OUT
+    with pytest.raises(EnvironmentFailure, match="a nap took longer than step_timeout_s"):
+        _in_thread(lambda: in_time(lambda: time.sleep(2), 0.05, "a nap"))
+    assert _in_thread(lambda: in_time(lambda: 3, 30.0, "a number")) == 3
 
 
 def test_a_world_that_blocks_hangs_alone() -> None:
