@@ -94,6 +94,7 @@ class LoopEngine:
         """Run one request in the engine's loop."""
         from vllm import TokensPrompt
         from vllm.exceptions import VLLMClientError, VLLMServerError
+        from vllm.v1.engine.exceptions import EngineDeadError
 
         assert self._engine is not None
         output: RequestOutput | None = None
@@ -105,9 +106,11 @@ class LoopEngine:
                 output = part
         except (VLLMClientError, ValueError) as error:
             raise PolicyFailure(f"vLLM refused the request: {error}") from error
-        except VLLMServerError as error:
+        except EngineDeadError as error:
             self.is_dead = True
             raise PolicyFailure(f"the vLLM engine died ({error})") from error
+        except VLLMServerError as error:  # of this request alone
+            raise PolicyFailure(f"vLLM failed the request: {error}") from error
         except asyncio.CancelledError:
             if self._closing:
                 raise PolicyFailure(_CLOSED) from None
