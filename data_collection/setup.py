@@ -71,7 +71,7 @@ class SearchSetup:
         }
         if self.scorer is not None:
             settings["scorer"] = _settings_of(self.scorer)
-        if self.search.variant == "lats" or self.search.expansion != "vanilla":
+        if self.search.variant in ("lats", "score_only") or self.search.expansion != "vanilla":
             settings["asking_version"] = ASKING_VERSION
         return settings
 

@@ -39,8 +39,9 @@ class SearchSpec:
             rollout of the policy. puct: a Q-model says where to look first. q_rollout: in rollouts
             a Q-model picks among num_candidates actions. q_value: no rollouts, a Q-model's value
             instead, which asks for a smaller eta; the true reward only at ends that the tree
-            reaches. lats: the policy itself
-            scores new actions and reflects on failed episodes.
+            reaches. lats: the policy itself scores new actions and reflects on failed episodes.
+            q_only and score_only: a Q-model's values, or the policy's scores, and the true reward
+            nowhere (without stop_at_success), for agents that search before they act.
         expansion: How candidates come. vanilla: one request of n samples. conditional: one by
             one, each request showing those before it. critique: one by one, each after the policy
             has criticised the one before.
@@ -59,7 +60,7 @@ class SearchSpec:
     truncation_reward: float = -1.0
     stop_at_success: bool = True
     revisit_ends: bool = False
-    variant: Literal["uct", "puct", "q_rollout", "q_value", "lats"] = "uct"
+    variant: Literal["uct", "puct", "q_rollout", "q_value", "lats", "q_only", "score_only"] = "uct"
     expansion: Literal["vanilla", "conditional", "critique"] = "vanilla"
     leaves_in_flight: int = 1
     prior_weight: float = 1.25

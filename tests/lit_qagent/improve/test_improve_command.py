@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -93,8 +95,10 @@ def write_configs(folder: Path) -> Path:
     return folder / "improve.yaml"
 
 
-def start(config: Path) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
+@contextmanager
+def started(config: Path) -> Iterator["subprocess.Popen[str]"]:
+    """Start a loop in a process group of its own; nothing of it is left running behind."""
+    process = subprocess.Popen(
         [sys.executable, "-m", "lit_qagent", "improve", "--config", str(config)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -102,6 +106,12 @@ def start(config: Path) -> "subprocess.Popen[str]":
         cwd=ROOT,
         start_new_session=True,
     )
+    try:
+        yield process
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
 
 
 def wait_for(path: Path, process: "subprocess.Popen[str]") -> None:
@@ -114,18 +124,17 @@ def wait_for(path: Path, process: "subprocess.Popen[str]") -> None:
 def test_a_loop_that_was_killed_goes_on_and_decides_every_round(tmp_path: Path) -> None:
     config = write_configs(tmp_path)
     folder = tmp_path / "loop"
-    process = start(config)
-    wait_for(folder / "round_1" / "pairs" / "card.json", process)
-    wait_for(folder / "round_1" / "stages.json", process)
-    while "pairs" not in json.loads((folder / "round_1" / "stages.json").read_text()):
-        time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGKILL)  # while the Q-model is being trained
-    process.communicate()
-    before = json.loads((folder / "round_1" / "stages.json").read_text())
+    with started(config) as process:
+        stages = folder / "round_1" / "stages.json"
+        wait_for(stages, process)
+        while "pairs" not in json.loads(stages.read_text()):
+            time.sleep(0.05)
+        # Leaving kills it with its stage, while the Q-model is being trained.
+    before = json.loads(stages.read_text())
     assert list(before) == ["collect", "pairs"]
 
-    process = start(config)
-    printed, _ = process.communicate(timeout=300)
+    with started(config) as process:
+        printed, _ = process.communicate(timeout=540)
 
     assert process.returncode == 0, printed
     assert "search new tasks: done before" in printed
