@@ -90,6 +90,8 @@ class PlaySpec:
         controls: The agents it is compared with; all other agents if not given.
         concurrency: Episodes in flight in each process.
         prices: What the policy's tokens cost; without them reports name no dollars.
+        siblings: Folder of pairs by the rule all_siblings, from trees of held-out tasks: the
+            report then says how far the Q-model ranks siblings as that search did.
     """
 
     output: Path
@@ -97,6 +99,7 @@ class PlaySpec:
     controls: list[str] | None = None
     concurrency: int = 16
     prices: Prices | None = None
+    siblings: Path | None = None
 
     def __post_init__(self) -> None:
         if self.concurrency < 1:
