@@ -10,8 +10,6 @@ from lit_qagent.agents.prompts import PROMPT_VERSION, PromptSpec
 from lit_qagent.core.errors import CheckpointError, OverlapError
 from lit_qagent.core.records import Task
 
-_NAMED_TASKS = 3
-
 
 def check_overlap(tasks: Sequence[Task], lineage: Mapping[str, Any]) -> None:
     """Refuse held-out tasks that the Q-model was trained on.
@@ -26,10 +24,9 @@ def check_overlap(tasks: Sequence[Task], lineage: Mapping[str, Any]) -> None:
     trained = set(lineage.get("task_ids", ()))
     shared = [task.task_id for task in tasks if task.task_id in trained]
     if shared:
-        some = ", ".join(shared[:_NAMED_TASKS]) + (", ..." if shared[_NAMED_TASKS:] else "")
         raise OverlapError(
             f"{len(shared)} of {len(tasks)} held-out tasks were used to train the Q-model "
-            f"({some}); choose another tasks.split or tasks.first_task"
+            f"({', '.join(shared)}); choose another tasks.split or tasks.first_task"
         )
 
 

@@ -219,3 +219,35 @@ def test_a_search_that_needs_a_q_model_says_so(tmp_path: Path) -> None:
     )
     with pytest.raises(ConfigError, match="agents q_guided need a Q-model"):
         evaluation.build_agents(None)
+
+
+@pytest.mark.integration  # importing lightning takes seconds
+def test_it_is_named_in_yaml() -> None:
+    from lit_qagent.cli import QAgentParser
+    from lit_qagent.command_line import load_yaml
+    from lit_qagent.evaluation.tasks import EpisodeDataModule
+
+    parser = QAgentParser()
+    parser.add_subclass_arguments(EpisodeDataModule, "data")
+    values = load_yaml(CONFIG)
+    module = parser.instantiate(parser.parse_object({"data": values})).data
+    agent = module.evaluation.agents["q_guided"]
+    assert agent.trials.search == {**SearchSpec(variant="lats", num_iterations=3).manifest()}
+    assert "true reward" in agent.uses
+
+
+CONFIG = """
+class_path: lit_qagent.evaluation.tasks.EpisodeDataModule
+init_args:
+  environment: {class_path: lit_qagent.environments.toy.ToyWorld}
+  policy: {class_path: lit_qagent.policies.scripted.ScriptedPolicy}
+  sampling: {max_tokens: 8}
+  tasks: {num_tasks: 2}
+  play: {output: unused}
+  agents:
+    q_guided:
+      selector: lit_qagent.agents.selection.FirstSelector
+      trials:
+        class_path: data_collection.agent.SearchTrials
+        init_args: {search: {variant: lats, num_iterations: 3}}
+"""

@@ -30,7 +30,7 @@ def collect(config: dict[str, Any], script: dict[str, Any], options: list[str]) 
     store = Path(config["store"])
     store.mkdir(parents=True, exist_ok=True)
     cut = "--budget.run.requests" in options and script.get("cut")
-    summary = {"trees": 4, "successes": 1, "mean_best_reward": 0.5, "requests": 10}
+    summary: dict[str, Any] = {"trees": 4, "successes": 1, "mean_best_reward": 0.5, "requests": 10}
     summary |= {"prompt_tokens": 1000, "generated_tokens": 100}
     summary |= {"stopped_by": "10 of 10 requests" if cut else None}
     (store / "summary.json").write_text(json.dumps(summary))

@@ -1,5 +1,6 @@
 """The loop with its real commands, on the toy world with a tiny model; killed once, and resumed."""
 
+import asyncio
 import json
 import os
 import signal
@@ -13,10 +14,17 @@ from typing import Any
 
 import pytest
 import yaml
+from lightning.pytorch.loggers import MLFlowLogger
 from mlflow import MlflowClient
 
+from data_collection.cli import make_parser as collect_parser
+from lit_qagent.core.records import History, Message
 from lit_qagent.improve.command import main, make_parser
+from lit_qagent.improve.configs import RoundPlan, read_configs, round_configs
+from lit_qagent.improve.configs import write_configs as write_round
+from lit_qagent.improve.record import open_record
 from lit_qagent.improve.spec import Improve
+from lit_qagent.improve.tracking import Tracker
 from tests.tiny_model import save_tiny_model
 
 ROOT = Path(__file__).parents[3]
@@ -34,16 +42,9 @@ PROMPT = {"think": False, "num_examples": 0, "constrain": True}
 
 
 def write_configs(folder: Path) -> Path:
-    """Write the configs of a loop of two rounds; return that of the loop."""
+    """Write the configs of a loop of one round; return that of the loop."""
     model = save_tiny_model(folder / "model")
-    logger = {
-        "class_path": "lightning.pytorch.loggers.MLFlowLogger",
-        "init_args": {
-            "experiment_name": "loop",
-            "tracking_uri": f"sqlite:///{folder}/mlflow.db",
-        },
-    }
-    quiet = {"accelerator": "cpu", "enable_progress_bar": False, "logger": logger}
+    quiet = {"accelerator": "cpu", "enable_progress_bar": False, "logger": False}
     selectors = "lit_qagent.agents.selection."
     configs: dict[str, Any] = {
         "collect": {
@@ -89,7 +90,7 @@ def write_configs(folder: Path) -> Path:
         "configs": paths,
         "tasks": {"per_round": 4},
         "validation": {"num_tasks": 10},
-        "budget": {"rounds": 2},
+        "budget": {"rounds": 1},
     }
     (folder / "improve.yaml").write_text(yaml.safe_dump(loop))
     return folder / "improve.yaml"
@@ -121,7 +122,9 @@ def wait_for(path: Path, process: "subprocess.Popen[str]") -> None:
 
 
 @pytest.mark.integration
-def test_a_loop_that_was_killed_goes_on_and_decides_every_round(tmp_path: Path) -> None:
+def test_a_loop_that_was_killed_goes_on_and_refuses_a_model_that_is_no_better(
+    tmp_path: Path,
+) -> None:
     config = write_configs(tmp_path)
     folder = tmp_path / "loop"
     with started(config) as process:
@@ -142,54 +145,85 @@ def test_a_loop_that_was_killed_goes_on_and_decides_every_round(tmp_path: Path) 
     assert {name: after[name] for name in before} == before
     assert list(after) == ["collect", "pairs", "fit", "predict"]
     record = json.loads((folder / "improve.json").read_text())
-    check_record(record, folder)
-    check_mlflow(record, f"sqlite:///{tmp_path}/mlflow.db")
-
-
-def check_record(record: dict[str, Any], folder: Path) -> None:
     assert record["status"] == "finished"
-    first, second = record["rounds"]
-    assert first["searched_tasks"] == [0, 3]
-    assert second["searched_tasks"] == [4, 7]
-    # An untrained byte model does not act better on ten tasks: refused, and nothing guides.
-    for row in (first, second):
-        assert row["accepted"] == (row["difference"]["low"] > 0)
-        assert row["tasks"] == 10
-        assert row["pairs"] > 0
-        assert (Path(row["checkpoint"]) / "q_model.yaml").is_file()
-    assert first["accepted"] is False
+    [row] = record["rounds"]
+    # An untrained byte model does not act better on ten tasks.
+    assert row["accepted"] is False
+    assert row["difference"]["low"] <= 0
+    assert row["why"].startswith("refused")
     assert record["checkpoint"] is None
-    assert second["guided_by"] is None
-    assert "random_of_n" in second["compared_with"]
-    lineage = yaml.safe_load((folder / "round_2" / "checkpoint" / "q_model.yaml").read_text())
-    assert len(lineage["lineage"]["task_ids"]) == 8  # the pairs of both rounds
+    assert row["tasks"] == 10
+    assert row["pairs"] > 0
+    assert row["collect"]["trees"] == 4
+    check_next_round(Path(row["checkpoint"]), tmp_path)
 
 
-def check_mlflow(record: dict[str, Any], uri: str) -> None:
+def check_next_round(checkpoint: Path, folder: Path) -> None:
+    """Had it been accepted, the next round's search would be guided by it."""
+    spec = read_spec(["--config", str(folder / "improve.yaml")])
+    plan = RoundPlan(number=2, folder=folder / "round_2", accepted=checkpoint)
+    paths = write_round(round_configs(read_configs(spec), spec, plan), plan.folder)
+    collect = collect_parser()
+    options = collect.instantiate(
+        collect.parse_args(["collect", "--config", str(paths["collect"])])
+    ).collect
+    assert options.search.variant == "puct"
+    assert (options.first_task, options.num_tasks) == (4, 4)
+    history = History(head=(Message(role="user", content="Pick red."),))
+    assert len(asyncio.run(options.scorer.score(history, ["pick[red]", "pick[blue]"]))) == 2
+
+
+def read_spec(arguments: list[str]) -> Improve:
+    parser = make_parser()
+    values = vars(parser.instantiate(parser.parse_args(arguments)))
+    return Improve(**{name: value for name, value in values.items() if name != "config"})
+
+
+@pytest.mark.integration
+def test_the_commands_runs_are_nested_in_the_round_and_that_in_the_loop(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    settings = {"experiment_name": "loop", "tracking_uri": uri}
+    logger = {"class_path": "lightning.pytorch.loggers.MLFlowLogger", "init_args": settings}
+    fit = {"trainer": {"logger": logger}}
+    record = open_record(tmp_path / "loop", {})
+    tracker = Tracker(fit, record)
+    tracker.begin()
+    run = tracker.round_run(1)
+    spec = read_spec(["--config", str(write_configs(tmp_path))])
+    plan = RoundPlan(number=1, folder=tmp_path / "round_1", mlflow_run=run)
+    made = round_configs({**read_configs(spec), "fit": fit}, spec, plan)["fit"]
+    child = MLFlowLogger(**made["trainer"]["logger"]["init_args"])
+    child.log_metrics({"train/loss": 0.5}, step=1)
+    row = {"round": 1, "accepted": False, "why": "refused", "pairs": 7, "collect": {}, "spent": {}}
+    row |= {"reward": 0.5, "reward_before": None, "difference": {"mean": 0.1, "low": None}}
+    tracker.log_round(row)
+    tracker.end({"rounds": [row]})
+
+    again = Tracker(fit, open_record(tmp_path / "loop", {}))  # a resumed loop finds its runs
+    again.begin()
+    assert again.round_run(1) == run
+
     client = MlflowClient(tracking_uri=uri)
     experiment = client.get_experiment_by_name("loop")
     assert experiment is not None
-    runs = {run.info.run_id: run for run in client.search_runs([experiment.experiment_id])}
-    loop, first = record["mlflow"]["loop"], record["mlflow"]["1"]
-    assert runs[loop].data.metrics["improve/pairs"] == record["rounds"][1]["pairs"]
-    assert runs[loop].info.status == "FINISHED"
-    parents = {run.info.run_name: run.data.tags.get("mlflow.parentRunId") for run in runs.values()}
-    assert parents["round 1"] == loop
-    assert parents["round 1 fit"] == parents["round 1 predict"] == first
+    runs = {one.info.run_name: one for one in client.search_runs([experiment.experiment_id])}
+    assert sorted(runs) == ["improve loop", "round 1", "round 1 fit"]
+    parents = {name: one.data.tags.get("mlflow.parentRunId") for name, one in runs.items()}
+    assert parents["round 1"] == runs["improve loop"].info.run_id
+    assert parents["round 1 fit"] == run
+    metrics = runs["improve loop"].data.metrics
+    assert metrics["improve/pairs"] == 7
+    assert metrics["improve/difference_mean"] == 0.1
+    assert "improve/difference_low" not in metrics
+    assert runs["round 1"].data.tags["decision"] == "refused"
 
 
 def test_the_shipped_config_is_read_and_help_explains(capsys: pytest.CaptureFixture[str]) -> None:
-    parser = make_parser()
-    values = vars(
-        parser.instantiate(
-            parser.parse_args(["--config", str(ROOT / "configs/improve_quickstart.yaml")])
-        )
-    )
-    spec = Improve(**{name: value for name, value in values.items() if name != "config"})
+    spec = read_spec(["--config", str(ROOT / "configs/improve_quickstart.yaml")])
     assert all((ROOT / path).is_file() for path in spec.configs.paths().values())
     assert spec.budget.rounds == 2
     with pytest.raises(SystemExit):
-        parser.parse_args(["--help"])
+        make_parser().parse_args(["--help"])
     assert "The same command goes on" in " ".join(capsys.readouterr().out.split())
 
 
