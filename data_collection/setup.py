@@ -6,9 +6,9 @@ from typing import Any
 from data_collection.asking import ASKING_VERSION
 from data_collection.spec import SearchSpec
 from data_collection.variants import VARIANTS
-from lit_qagent.agents.prompts import PROMPT_VERSION, PromptSpec
+from lit_qagent.agents.prompts import PROMPT_VERSION, PromptSpec, differing_forms
 from lit_qagent.agents.selection import Scorer
-from lit_qagent.core.errors import ConfigError
+from lit_qagent.core.errors import CheckpointError, ConfigError
 from lit_qagent.core.records import Sampling
 from lit_qagent.environments.base import Environment
 from lit_qagent.policies.base import Policy
@@ -32,6 +32,7 @@ class SearchSetup:
 
     Raises:
         ConfigError: The variant needs a scorer and there is none, or the other way round.
+        CheckpointError: The scorer was trained on prompts of another form.
     """
 
     environment: Environment
@@ -56,8 +57,19 @@ class SearchSetup:
                 f"a scorer was given, but search.variant {self.search.variant!r} does not use it; "
                 f"leave it out or take one of {using}"
             )
+        self._check_form()
         if self.step_timeout_s is not None and self.step_timeout_s <= 0:
             raise ConfigError(f"step_timeout_s must be > 0, got {self.step_timeout_s}")
+
+    def _check_form(self) -> None:
+        """Refuse a Q-model that was trained on prompts of another form than it would see here."""
+        lineage = _settings_of(self.scorer).get("lineage", {}) if self.scorer else {}
+        differing = differing_forms(self.prompt, lineage.get("prompt") or {})
+        if differing:
+            raise CheckpointError(
+                f"the scorer's Q-model was trained on other prompts: {'; '.join(differing)}; set "
+                "prompt as in training, or give a Q-model that was trained on such prompts"
+            )
 
     def manifest(self) -> dict[str, Any]:
         """Return everything that decides what the trees look like, as plain values."""

@@ -3,10 +3,9 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
-from lit_qagent.agents.prompts import PROMPT_VERSION, PromptSpec
+from lit_qagent.agents.prompts import PromptSpec, differing_forms
 from lit_qagent.core.errors import CheckpointError, OverlapError
 from lit_qagent.core.records import Task
 
@@ -33,8 +32,6 @@ def check_overlap(tasks: Sequence[Task], lineage: Mapping[str, Any]) -> None:
 def check_prompt(prompt: PromptSpec, lineage: Mapping[str, Any]) -> None:
     """Refuse a Q-model whose training prompts had another form than those it would score here.
 
-    Whether actions are constrained changes no prompt and is not compared.
-
     Args:
         prompt: How the world is shown.
         lineage: ``prompt`` holds the form in training, with its version; unknown ones pass.
@@ -42,13 +39,7 @@ def check_prompt(prompt: PromptSpec, lineage: Mapping[str, Any]) -> None:
     Raises:
         CheckpointError: The forms differ.
     """
-    trained = lineage.get("prompt") or {}
-    now = {"version": PROMPT_VERSION, **asdict(prompt)}
-    differing = [
-        f"prompt.{name} {trained[name]!r} in training, {now[name]!r} now"
-        for name in ("version", "think", "num_examples")
-        if name in trained and trained[name] != now[name]
-    ]
+    differing = differing_forms(prompt, lineage.get("prompt") or {})
     if differing:
         raise CheckpointError(
             f"the Q-model was trained on other prompts: {'; '.join(differing)}; set data.prompt "
