@@ -197,6 +197,6 @@ def test_the_chat_template_for_a_base_model_keeps_histories_prefixes(tmp_path: P
     answered = [*asked, Message(role="assistant", content="pick[red]")]
     more = [*answered, Message(role="user", content="Well.")]
     prompt = chat.prompt_ids(asked)
-    assert chat.tokenizer.decode(prompt).endswith("User:\nGo.\n\nAssistant:\n")
+    assert str(chat.tokenizer.decode(prompt)).endswith("User:\nGo.\n\nAssistant:\n")
     whole = prompt + chat.action_ids("pick[red]")
     assert chat.prompt_ids(more)[: len(whole)] == whole

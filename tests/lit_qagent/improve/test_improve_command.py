@@ -122,6 +122,7 @@ def wait_for(path: Path, process: "subprocess.Popen[str]") -> None:
 
 
 @pytest.mark.integration
+@pytest.mark.timeout(1200)  # half a minute of computing; more where much else runs
 def test_a_loop_that_was_killed_goes_on_and_refuses_a_model_that_is_no_better(
     tmp_path: Path,
 ) -> None:
@@ -137,7 +138,7 @@ def test_a_loop_that_was_killed_goes_on_and_refuses_a_model_that_is_no_better(
     assert list(before) == ["collect", "pairs"]
 
     with started(config) as process:
-        printed, _ = process.communicate(timeout=540)
+        printed, _ = process.communicate(timeout=1000)
 
     assert process.returncode == 0, printed
     assert "search new tasks: done before" in printed
@@ -180,6 +181,7 @@ def read_spec(arguments: list[str]) -> Improve:
 
 
 @pytest.mark.integration
+@pytest.mark.filterwarnings("default")  # mlflow and its database library warn of themselves
 def test_the_commands_runs_are_nested_in_the_round_and_that_in_the_loop(tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     settings = {"experiment_name": "loop", "tracking_uri": uri}
