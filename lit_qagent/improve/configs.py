@@ -121,7 +121,10 @@ def write_configs(configs: Mapping[str, Config], folder: Path) -> dict[str, Path
 
 def mlflow_logger(config: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return the settings of a config's MLflow logger; None if it has none."""
-    loggers = config.get("trainer", {}).get("logger")
+    return _mlflow_settings(config.get("trainer", {}).get("logger"))
+
+
+def _mlflow_settings(loggers: object) -> dict[str, Any] | None:
     for logger in loggers if isinstance(loggers, list) else [loggers]:
         if isinstance(logger, dict) and _is_class(logger, "MLFlowLogger"):
             settings: dict[str, Any] = logger.setdefault("init_args", {})
@@ -133,6 +136,7 @@ def _set_collect(collect: Config, fit: Config, spec: Improve, plan: RoundPlan) -
     first = spec.tasks.first_of(plan.number)
     collect |= {"store": str(plan.trees), "first_task": first, "num_tasks": spec.tasks.per_round}
     collect["seed"] = collect.get("seed", 0) + plan.number - 1
+    _nest(_mlflow_settings(collect.get("logger")), plan, "collect")
     if plan.accepted is None:
         return
     collect["search"] = collect.get("search", {}) | spec.search
@@ -178,9 +182,13 @@ def _set_predict(predict: Config, fit: Config, spec: Improve, plan: RoundPlan) -
 
 
 def _set_logger(config: Config, plan: RoundPlan, command: str) -> None:
-    """Put the command's MLflow run under that of the round; other loggers write into its folder."""
+    """Nest the command's MLflow run; other loggers write into the folder of the round."""
     config.setdefault("trainer", {}).setdefault("default_root_dir", str(plan.folder))
-    settings = mlflow_logger(config)
+    _nest(mlflow_logger(config), plan, command)
+
+
+def _nest(settings: dict[str, Any] | None, plan: RoundPlan, command: str) -> None:
+    """Name a command's MLflow run, and put it under that of the round."""
     if settings is None or plan.mlflow_run is None:
         return
     settings["run_name"] = f"round {plan.number} {command}"

@@ -39,8 +39,14 @@ def test_a_round_keeps_what_the_loop_does_not_decide(tmp_path: Path) -> None:
         mlflow_run="abc",
     )
     base = read_configs(spec)
+    mlflow = {"class_path": "lightning.pytorch.loggers.MLFlowLogger"}
+    base["collect"]["logger"] = mlflow
 
     made = round_configs(base, spec, plan)
+
+    nested = made["collect"]["logger"]["init_args"]
+    assert nested == {"run_name": "round 2 collect", "tags": {"mlflow.parentRunId": "abc"}}
+    assert mlflow == {"class_path": "lightning.pytorch.loggers.MLFlowLogger"}
 
     before = load_yaml((CONFIGS / "fit_quickstart.yaml").read_text())
     assert base["fit"] == before  # the base is not touched
