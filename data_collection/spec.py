@@ -40,7 +40,9 @@ class SearchSpec:
             a Q-model picks among num_candidates actions. q_value: no rollouts, a Q-model's value
             instead, which asks for a smaller eta; the true reward only at ends that the tree
             reaches. lats: the policy (or the critic) scores new actions and reflects on failed
-            episodes, which tells it the reward.
+            episodes, which tells it the reward. q_only and score_only: a Q-model's values, or the
+            scores of the policy (or the critic), and the true reward nowhere (without
+            stop_at_success), for agents that search before they act.
         expansion: How candidates come; none of them sees a reward. vanilla: one request of n
             samples. conditional: one by one, each request showing those before it. critique: one
             by one, each after the policy (or the critic) has criticised the one before.
@@ -59,7 +61,7 @@ class SearchSpec:
     truncation_reward: float = -1.0
     stop_at_success: bool = True
     revisit_ends: bool = False
-    variant: Literal["uct", "puct", "q_rollout", "q_value", "lats"] = "uct"
+    variant: Literal["uct", "puct", "q_rollout", "q_value", "lats", "q_only", "score_only"] = "uct"
     expansion: Literal["vanilla", "conditional", "critique"] = "vanilla"
     leaves_in_flight: int = 1
     prior_weight: float = 1.25

@@ -38,6 +38,7 @@ from lit_qagent.training.resume import rewind_to_last_step
 
 _log = logging.getLogger(__name__)
 _DEFAULT_MAX_LENGTH = 2048
+_DEFAULT_HEAD = ImplicitQHead(beta=0.1)
 
 
 class EpisodeShard(Protocol):
@@ -85,7 +86,7 @@ class StepDPO(pl.LightningModule):
         self,
         backbone: BackboneSpec = BackboneSpec(),  # noqa: B008 (frozen)
         lora: LoraSpec = LoraSpec(),  # noqa: B008 (frozen)
-        q_head: QHead = ImplicitQHead(beta=0.1),  # noqa: B008 (copied)
+        q_head: QHead = _DEFAULT_HEAD,  # copied
         loss: LossSpec = LossSpec(),  # noqa: B008 (frozen)
         reference: Literal["cached", "live"] = "cached",
         optimizer: OptimizerCallable = torch.optim.AdamW,
@@ -366,9 +367,10 @@ class StepDPO(pl.LightningModule):
         check_tokenizer(self.renderer.chat, checkpoint.get("lineage", {}))
 
     def _report_other_settings(self, head: QHead) -> None:
-        """Say which of the given settings the checkpoint overrules."""
+        """Say which of the given settings the checkpoint overrules; the default was not given."""
+        default = (_DEFAULT_HEAD.kind, _DEFAULT_HEAD.settings())
         used, given = (head.kind, head.settings()), (self._head.kind, self._head.settings())
-        if used != given:
+        if given not in (used, default):
             _log.warning("the checkpoint's Q-head %s is used, not the one given, %s", used, given)
 
     def _save_plain_hyperparameters(self) -> None:

@@ -3,6 +3,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ from data_collection.tree import ROOT, SearchTree
 from data_collection.uct import Descent, puct
 from data_collection.variants import VARIANTS, sigmoid, softmax
 from lit_qagent.agents.prompts import PromptSpec
-from lit_qagent.core.errors import ConfigError, ModelError
+from lit_qagent.core.errors import CheckpointError, ConfigError, ModelError
 from lit_qagent.core.records import Constraint, History, Message, Proposal, Sampling
 from lit_qagent.environments.toy import ToyWorld
 from lit_qagent.policies.base import Policy
@@ -290,6 +291,15 @@ def test_a_scorer_is_given_where_it_is_used_and_nowhere_else() -> None:
         _setup(_letters(), variant="puct")
     with pytest.raises(ConfigError, match=r"does not use it; leave it out or take one of puct"):
         _setup(_letters(), LetterScorer())
+
+
+def test_a_q_model_of_other_prompts_is_refused() -> None:
+    class Trained(LetterScorer):
+        def settings(self) -> dict[str, Any]:  # type: ignore[override]
+            return {"lineage": {"prompt": {"version": "1", "think": True, "num_examples": 3}}}
+
+    with pytest.raises(CheckpointError, match=r"prompt.num_examples 3 in training, 0 now"):
+        _setup(_letters(), Trained(), variant="puct")
 
 
 def test_what_a_search_was_made_with_names_the_scorer_and_the_variant() -> None:
