@@ -30,24 +30,33 @@ class Collect:
     """Search tasks and write the trees to a store.
 
     Attributes:
-        environment: The world.
-        policy: Who proposes actions.
+        environment: The world, a class such as lit_qagent.environments.toy.ToyWorld.
+        policy: Who proposes actions, a class such as lit_qagent.policies.vllm.VLLMPolicy or
+            lit_qagent.policies.openai.OpenAIPolicy.
         store: Folder of the tree store; give the same one again to go on.
         search: How to search.
         prompt: How the world is shown.
         sampling: How to sample actions.
-        split: Split of the world's tasks.
+        split: Split of the world's tasks, such as train.
         first_task: Where in the split to begin, counted from 0.
         num_tasks: How many tasks; all from first_task on if not given.
         concurrency: Trees in flight at once; auto takes as many as keep the policy's batch full.
+        sequences_in_flight: Samples asked for at once, over all trees. If not given, auto takes a
+            quarter more than the policy's batch holds, or finds out what pays; a number of trees
+            is not limited further.
         seed: Seed of everything that is random.
-        scorer: The Q-model, for the variants of the search that use one.
-        budget: What a tree and the run may cost at most.
+        scorer: The Q-model, for the variants puct, q_rollout and q_value, such as
+            lit_qagent.models.checkpoint_scorer.CheckpointScorer.
+        critic: Who criticises, scores and reflects in the expansion critique and the variant
+            lats, a policy with its own model and address; the policy itself if not given.
+        budget: What a tree and the run may cost at most; nothing is limited by default.
         step_timeout_s: Seconds that one step of the world may take; the branch of one that takes
             longer is cut. Not limited if null.
         outage_patience_s: Seconds to wait for a policy that answers nobody before the run stops.
-        retry_failed: Go on with trees that ended because the policy or the world failed.
-        extend_budget: Go on with trees that a budget ended.
+        retry_failed: Go on with the trees that ended because the policy or the world failed;
+            they are left as they are otherwise.
+        extend_budget: Go on with the trees that a budget ended; they are left as they are
+            otherwise.
         executor: Where searches run: local is this process, ray is RayExecutor with its defaults,
             and a class takes options. The trees, the store and its settings are the same.
         recipe: The values that environment, policy and the like were built from; no option.
@@ -65,8 +74,10 @@ class Collect:
     first_task: int = 0
     num_tasks: int | None = None
     concurrency: int | Literal["auto"] = "auto"
+    sequences_in_flight: int | None = None
     seed: int = 0
     scorer: Scorer | None = None
+    critic: Policy | None = None
     budget: Budget = field(default_factory=Budget)
     step_timeout_s: float | None = 120.0
     outage_patience_s: float = 120.0
@@ -89,6 +100,7 @@ class Collect:
             sampling=self.sampling,
             seed=self.seed,
             scorer=self.scorer,
+            critic=self.critic,
             step_timeout_s=self.step_timeout_s,
             recipe=self.recipe,
         )
@@ -102,6 +114,7 @@ class Collect:
                 budget=self.budget,
                 outage_patience_s=self.outage_patience_s,
                 extend_budget=self.extend_budget,
+                sequences_in_flight=self.sequences_in_flight,
             ),
             retry_failed=self.retry_failed,
             executor=EXECUTORS[self.executor]()
@@ -112,6 +125,8 @@ class Collect:
         sys.stdout.write(f"{self.store}\n{summary.table()}\n")
         if summary.stopped_by is not None:
             sys.stdout.write("The budget of this run is used up; run it again to go on.\n")
+        if summary.failures:
+            sys.stdout.write("Trees that failed are searched on with --retry_failed true.\n")
         return 0
 
 
@@ -188,14 +203,21 @@ class Import:
     """Turn what another program has collected into preference pairs.
 
     Attributes:
-        file: JSON, or one JSON object a line.
+        file: JSON, or one JSON object a line; for trees also a folder with one JSON file per task.
         output: Folder to write; new, or made by the same command.
         form: trees are the nested search trees of the paper's released code, conversations are
-            pairs whose messages have from and value.
+            its pairs, whose messages have from and value.
         environment: Name of the world, for the card.
-        rule: How pairs are picked from trees.
-        head_messages: How many messages of a conversation come before the first step taken.
-        min_margin: Leave out pairs whose chosen value exceeds the rejected one by less.
+        rule: How pairs are picked from trees, as in the command pairs; as_released makes of the
+            original's trees the pairs that its own script makes.
+        head_messages: How many messages of a conversation come before the first step taken; the
+            original's have 3.
+        min_margin: Leave out pairs whose chosen value exceeds the rejected one by less; all are
+            kept if not given.
+        min_visits: Leave out pairs with fewer visits behind either value; conversations have none.
+        max_characters: Leave out pairs with a longer action.
+        distinct_commands: Leave out pairs whose actions give the world one and the same command.
+        valid_chosen: Leave out pairs whose chosen action the world could not carry out.
         evaluation_ids: A file with the ids of tasks that will be evaluated on, one a line.
     """
 
@@ -204,8 +226,12 @@ class Import:
     form: Literal["trees", "conversations"]
     environment: str
     rule: Literal["paper", "as_released", "all_siblings", "adjacent", "trajectory"] = "paper"
-    head_messages: int = 1
+    head_messages: int = 3
     min_margin: float | None = None
+    min_visits: int | None = None
+    max_characters: int | None = None
+    distinct_commands: bool = False
+    valid_chosen: bool = False
     evaluation_ids: Path | None = None
 
     def run(self) -> int:
@@ -222,7 +248,13 @@ class Import:
         pair_set = import_pairs(
             self.file,
             source,
-            keep=PairFilter(min_margin=self.min_margin),
+            keep=PairFilter(
+                min_margin=self.min_margin,
+                min_visits=self.min_visits,
+                max_characters=self.max_characters,
+                distinct_commands=self.distinct_commands,
+                valid_chosen=self.valid_chosen,
+            ),
             evaluation_ids=_read_ids(self.evaluation_ids) if self.evaluation_ids else None,
         )
         _say_pairs(self.output, write_pairs(pair_set, self.output))

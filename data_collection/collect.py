@@ -14,15 +14,12 @@ from data_collection.manifest import MANIFEST_FILE
 from data_collection.outage import Outage
 from data_collection.progress import ProgressDisplay, ProgressMeter
 from data_collection.setup import SearchSetup
-from data_collection.store import TreeStore
+from data_collection.store import SUMMARY_FILE, TreeStore
 from data_collection.summary import Summary, TreeCounts, count_tree, summarize
 from data_collection.tracking import RunLogger, Tracker, collection_metrics, tracked
 from data_collection.workers import CLOSE_LIMIT_S, Run, work_all
 from lit_qagent.core.errors import ConfigError, DataError, PolicyFailure
-from lit_qagent.core.manifest import write_json
 from lit_qagent.core.records import Task
-
-SUMMARY_FILE = "summary.json"
 
 
 def choose_tasks(
@@ -89,7 +86,8 @@ def collect(  # noqa: PLR0913 (the options of the command)
     executor = executor or LocalExecutor()
     settings = setup.manifest()
     files = [store.folder / SUMMARY_FILE, store.folder / MANIFEST_FILE]
-    with store.open(settings), executor.running(setup) as searches:
+    held = store.open(settings)
+    with held, executor.running(setup, limits.sequences_in_flight) as searches:
         meter = ProgressMeter(num_trees=len(tasks), max_iterations=setup.search.num_iterations)
         run = Run(
             searches=searches,
@@ -169,7 +167,7 @@ def _make_tracker(
 def _write_summary(run: Run) -> Summary:
     """Count what the store holds now and write it down."""
     summary = _summarize(run, run.counts | _count_others(run), _read_summary(run))
-    write_json(run.store.folder / SUMMARY_FILE, summary.to_dict())
+    run.store.write_summary(summary.to_dict())
     return summary
 
 

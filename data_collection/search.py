@@ -23,7 +23,7 @@ from data_collection.tree import ROOT
 from data_collection.tree_file import tree_id_of
 from data_collection.uct import Descent, Pending
 from data_collection.variants import VARIANTS, Evaluation, Expanded
-from data_collection.world import Branch, act_all
+from data_collection.world import Branch, act_all, in_time
 from lit_qagent.agents.prompts import start_history
 from lit_qagent.core.errors import EnvironmentFailure, PolicyFailure, StoreError
 from lit_qagent.core.records import History, Message, Step, Task
@@ -86,7 +86,11 @@ class TreeSearch(GrowingTree):
         self._flights: deque[_Flight] = deque()
         self._reflections: tuple[str, ...] = ()
         self._root = setup.environment.fork()
-        observation = self._root.reset(task)
+        observation = in_time(
+            lambda: self._root.reset(task),
+            setup.step_timeout_s,
+            f"{self._root.name}: starting task {task.task_id!r}",
+        )
         self._branches: dict[int, Environment] = {ROOT: self._root}
         self.header = TreeHeader(
             tree_id=tree_id_of(task.task_id),
@@ -165,6 +169,7 @@ class TreeSearch(GrowingTree):
         setup = self.setup
         asking = Asking(
             policy=setup.policy,
+            critic=setup.critic or setup.policy,
             prompt=setup.prompt,
             sampling=setup.sampling,
             seed=setup.seed,
@@ -235,7 +240,13 @@ class TreeSearch(GrowingTree):
     def _branch_of(self, index: int) -> Environment:
         """Return a node's branch of the world, replayed from the root if there is none yet."""
         if index not in self._branches:
-            self._branches[index] = self._replay(self.tree.steps(index))
+            steps = self.tree.steps(index)
+            timeout_s = self.setup.step_timeout_s
+            self._branches[index] = in_time(
+                lambda: self._replay(steps),
+                None if timeout_s is None else timeout_s * max(len(steps), 1),
+                f"{self._root.name}: replaying {len(steps)} steps of task {self._task_id!r}",
+            )
         return self._branches[index]
 
     def _replay(self, steps: Sequence[Step]) -> Environment:

@@ -30,11 +30,13 @@ class SearchSetup:
         scorer: The Q-model, for variants that need one.
         step_timeout_s: Seconds that one step of the world may take; one that takes longer is cut,
             and the search goes on elsewhere. None waits for ever.
+        critic: Who criticises, scores and reflects; None is the policy itself.
         recipe: What the other fields were built from, as in a config; executors need it that
             build them again elsewhere.
 
     Raises:
-        ConfigError: The variant needs a scorer and there is none, or the other way round.
+        ConfigError: The variant needs a scorer and there is none, or a scorer or critic is given
+            that the search does not use.
         CheckpointError: The scorer was trained on prompts of another form.
     """
 
@@ -46,7 +48,14 @@ class SearchSetup:
     seed: int
     scorer: Scorer | None = None
     step_timeout_s: float | None = None
+    critic: Policy | None = None
     recipe: Mapping[str, Any] | None = None
+
+    @property
+    def asks_critic(self) -> bool:
+        """True if the search asks for more than actions."""
+        scores = self.search.variant in ("lats", "score_only")
+        return scores or self.search.expansion == "critique"
 
     def __post_init__(self) -> None:
         needs_scorer = VARIANTS[self.search.variant].needs_scorer
@@ -62,6 +71,11 @@ class SearchSetup:
                 f"leave it out or take one of {using}"
             )
         self._check_form()
+        if self.critic is not None and not self.asks_critic:
+            raise ConfigError(
+                "a critic was given, but nothing asks it; leave it out, or take search.variant "
+                "'lats' or search.expansion 'critique'"
+            )
         if self.step_timeout_s is not None and self.step_timeout_s <= 0:
             raise ConfigError(f"step_timeout_s must be > 0, got {self.step_timeout_s}")
 
@@ -87,6 +101,8 @@ class SearchSetup:
         }
         if self.scorer is not None:
             settings["scorer"] = _settings_of(self.scorer)
+        if self.critic is not None:
+            settings["critic"] = self.critic.settings()
         if self.search.variant in ("lats", "score_only") or self.search.expansion != "vanilla":
             settings["asking_version"] = ASKING_VERSION
         return settings

@@ -39,7 +39,7 @@ class Run:
         retry_failed: Go on with trees that failed.
         extend_budget: Go on with trees that a budget ended.
         counts: Numbers of the trees seen in this run, by tree id.
-        not_started: Why tasks could not start.
+        not_started: Tasks that could not start, and why.
         torn_lines: Half-written iterations that were cut.
         cost: What this run has cost.
         stopped_by: The limit of the run that was reached; None if there was room.
@@ -57,7 +57,7 @@ class Run:
     retry_failed: bool = False
     extend_budget: bool = False
     counts: dict[str, TreeCounts] = field(default_factory=dict)
-    not_started: list[str] = field(default_factory=list)
+    not_started: dict[str, str] = field(default_factory=dict)
     torn_lines: int = 0
     cost: Cost = field(default_factory=Cost)
     stopped_by: str | None = None
@@ -136,7 +136,7 @@ async def _work(run: Run, crew: Crew) -> None:
         try:
             search = await run.searches.open(task)
         except EnvironmentFailure as error:
-            run.not_started.append(f"{type(error).__name__}: {error}")
+            run.not_started[task.task_id] = f"{type(error).__name__}: {error}"
             run.meter.fail_to_start()
             continue
         stored = run.store.resume(search.header)

@@ -45,5 +45,7 @@ class LocalSearches:
         return FixedCrew(concurrency) if concurrency else TunedCrew(self._gate)
 
     async def close(self) -> None:
-        """Close the policy."""
+        """Close the policy and the critic."""
         await self._gate.close()
+        if self._setup.critic is not None:
+            await self._setup.critic.close()

@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from data_collection.collect import SUMMARY_FILE
-from data_collection.store import TreeStore
+from data_collection.store import SUMMARY_FILE, TreeStore
 from data_collection.tree_file import StoredTree, read_tree
 from data_collection.viewer.encoding import Texts, encode_damaged, encode_tree, plain_settings
 from data_collection.viewer.learned import TreeScorer

@@ -1,6 +1,7 @@
 import asyncio
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -176,6 +177,25 @@ def test_lats_scores_children_and_reflects_on_failures() -> None:
     assert not any("Begin with" in message.content for message in search.header.head)
     assert first.cost.requests == 1 + 2 + 1 + 1
     assert first.cost.cut_actions == 0
+
+
+def test_a_critic_of_its_own_scores_reflects_and_criticises_and_the_policy_only_acts() -> None:
+    policy, critic = TalkingPolicy("aabab"), TalkingPolicy()
+    setup = replace(
+        _setup(policy, variant="lats", expansion="critique", num_iterations=1), critic=critic
+    )
+    _, [iteration] = _search(setup)
+    asked = ("Do not move yet", "The task is over")
+    assert not any(word in prompt for prompt in policy.prompts for word in asked)
+    assert critic.prompts
+    assert all(any(word in prompt for word in asked) for prompt in critic.prompts)
+    assert iteration.cost.requests == len(policy.prompts) + len(critic.prompts)
+    assert setup.manifest()["critic"] == {"name": "talking"}
+
+
+def test_a_critic_that_nobody_asks_is_refused() -> None:
+    with pytest.raises(ConfigError, match="a critic was given, but nothing asks it"):
+        replace(_setup(TalkingPolicy()), critic=TalkingPolicy())
 
 
 def test_an_answer_that_is_no_score_counts_as_the_middle_and_is_counted() -> None:
