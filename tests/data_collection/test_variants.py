@@ -295,7 +295,7 @@ def test_a_scorer_is_given_where_it_is_used_and_nowhere_else() -> None:
 
 def test_a_q_model_of_other_prompts_is_refused() -> None:
     class Trained(LetterScorer):
-        def settings(self) -> dict[str, Any]:  # type: ignore[override]
+        def settings(self) -> dict[str, Any]:
             return {"lineage": {"prompt": {"version": "1", "think": True, "num_examples": 3}}}
 
     with pytest.raises(CheckpointError, match=r"prompt.num_examples 3 in training, 0 now"):
