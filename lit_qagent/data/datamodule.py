@@ -266,15 +266,15 @@ def render_pair(pair: PreferencePair, renderer: SequenceRenderer) -> PairTokens 
     Raises:
         DataError: Both actions have the same tokens, so there is nothing to learn.
     """
-    actions = [pair.chosen[0]["content"], pair.rejected[0]["content"]]
+    sides = [[message["content"] for message in side] for side in (pair.chosen, pair.rejected)]
     try:
-        chosen, rejected = renderer.render(pair_history(pair), actions)
+        chosen, rejected = renderer.render_episodes(pair_history(pair), sides)
     except ContextOverflow:
         return None
     if chosen.action_ids == rejected.action_ids:
         raise DataError(
             f"chosen and rejected of task {pair.task_id!r} at depth {pair.depth} have the same "
-            f"tokens ({actions[0][:80]!r}); remove the pair"
+            f"tokens ({sides[0][0][:80]!r}); remove the pair"
         )
     return PairTokens(
         chosen=chosen,

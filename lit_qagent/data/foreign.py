@@ -2,6 +2,7 @@
 
 TRL's: ``prompt``, ``chosen`` and ``rejected`` as chat messages or as plain text; without ``prompt``
 both answers begin with it. The original's: the same with messages of ``from`` and ``value``.
+An answer may be a whole episode, the agent's and the world's messages in turn.
 """
 
 import json
@@ -13,6 +14,7 @@ from lit_qagent.core.errors import DataError
 from lit_qagent.core.pairs import ChatMessages, PreferencePair
 from lit_qagent.core.seeds import derive_seed
 from lit_qagent.data.packing import common_prefix
+from lit_qagent.data.pairs import are_equal, is_episode
 
 _ROLES = {
     "system": "system",
@@ -57,14 +59,16 @@ def _pair(row: Any, where: str) -> PreferencePair:  # noqa: ANN401 (any JSON val
         raise DataError(f"{where} has no chosen and rejected; give pairs in TRL's format")
     prompt, chosen, rejected = _parts(row, where)
     for name, messages in (("chosen", chosen), ("rejected", rejected)):
-        if len(messages) != 1 or messages[0]["role"] != "assistant":
+        if not is_episode(messages):
             raise DataError(
-                f"{where}: {name} must be one assistant message after the prompt, "
-                f"got {len(messages)} messages; cut conversations into one pair per step"
+                f"{where}: {name} must be one assistant message after the prompt, or assistant and "
+                "user messages in turn from an assistant's to an assistant's, got "
+                f"{' '.join(message['role'] for message in messages) or 'nothing'}; mend or "
+                "remove it"
             )
-        if not messages[0]["content"].strip():
+        if not any(message["content"].strip() for message in messages[::2]):
             raise DataError(f"{where} has an empty {name} action; remove it")
-    if chosen[0]["content"].strip() == rejected[0]["content"].strip():
+    if are_equal(chosen, rejected):
         raise DataError(f"{where} has equal chosen and rejected actions; remove it")
     num_head = _head_length(prompt, where)
     task = f"foreign-{derive_seed(json.dumps(prompt[:num_head], sort_keys=True)):010d}"
@@ -98,6 +102,8 @@ def _parts(row: Mapping[str, Any], where: str) -> tuple[ChatMessages, ChatMessag
     if prompt is not None:
         return _messages(prompt, where), both[0], both[1]
     shared = common_prefix(both[0], both[1])
+    while shared and any(not is_episode(side[shared:]) for side in both):
+        shared -= 1  # equal actions are not prompt where what they led to differs
     return both[0][:shared], both[0][shared:], both[1][shared:]
 
 

@@ -89,6 +89,24 @@ def read_card(folder: Path) -> PairCard:
     return PairCard(**{name: value for name, value in values.items() if name in known})
 
 
+def is_episode(messages: Sequence[Mapping[str, str]]) -> bool:
+    """Return whether messages are an action, or actions with an observation between each two.
+
+    Examples:
+        >>> is_episode([{"role": "assistant", "content": "look"}])
+        True
+        >>> is_episode([{"role": "user", "content": "You see a box."}])
+        False
+    """
+    roles = [message["role"] for message in messages]
+    return roles == ["assistant", "user"] * (len(roles) // 2) + ["assistant"]
+
+
+def are_equal(left: Sequence[Mapping[str, str]], right: Sequence[Mapping[str, str]]) -> bool:
+    """Return whether two episodes say the same, white space around messages aside."""
+    return [m["content"].strip() for m in left] == [m["content"].strip() for m in right]
+
+
 def pair_history(pair: PreferencePair) -> History:
     """Return the history of a pair: its last ``2 * depth`` messages are steps.
 
@@ -130,11 +148,14 @@ def _pair(row: Mapping[str, Any], where: str) -> PreferencePair:
     for name in ("prompt", "chosen", "rejected"):
         _check_messages(row[name], f"{where}, {name}")
     for name in ("chosen", "rejected"):
-        if len(row[name]) != 1 or row[name][0]["role"] != "assistant":
-            raise DataError(f"{where}, {name} must be one assistant message; {_AGAIN}")
-        if not row[name][0]["content"].strip():
+        if not is_episode(row[name]):
+            raise DataError(
+                f"{where}, {name} must be one assistant message, or assistant and user messages "
+                f"in turn from an assistant's to an assistant's; {_AGAIN}"
+            )
+        if not any(message["content"].strip() for message in row[name][::2]):
             raise DataError(f"{where} has an empty {name} action; {_AGAIN}")
-    if row["chosen"][0]["content"].strip() == row["rejected"][0]["content"].strip():
+    if are_equal(row["chosen"], row["rejected"]):
         raise DataError(
             f"{where} has equal chosen and rejected actions "
             f"({row['chosen'][0]['content'][:80]!r}), which teach nothing; remove it, or {_AGAIN}"

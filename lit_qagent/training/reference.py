@@ -62,6 +62,8 @@ def cache_key(base: str, pairs: Sequence[PairTokens]) -> str:
     for pair in pairs:
         for ids in (pair.chosen.prompt_ids, pair.chosen.action_ids, pair.rejected.action_ids):
             digest.update(np.asarray([len(ids), *ids], dtype=np.int64).tobytes())
+        if pair.chosen.observed or pair.rejected.observed:
+            digest.update(repr((pair.chosen.observed, pair.rejected.observed)).encode())
     return digest.hexdigest()
 
 
