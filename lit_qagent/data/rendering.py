@@ -83,6 +83,10 @@ class SequenceRenderer:
         self.counts = RenderingCounts()
         self._chat = chat
 
+    def fresh(self) -> "SequenceRenderer":
+        """Return a renderer of the same form that counts from 0, but for escaped markers."""
+        return SequenceRenderer(self._chat, self.max_length)
+
     def render(self, history: History, actions: Sequence[str]) -> list[TokenSequence]:
         """Return one sequence per action; all have the same prompt ids.
 

@@ -84,7 +84,8 @@ class ExportCheckpoint(pl.Callback):
         if not trainer.is_global_zero:
             return
         trainable = {n: p for n, p in pl_module.named_parameters() if p.requires_grad}
-        last = {name: parameter.detach().clone() for name, parameter in trainable.items()}
+        # In main memory: all weights of a model may be trained.
+        last = {n: p.detach().to("cpu", copy=True) for n, p in trainable.items()}
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         best = _best_path(trainer)
         if best is not None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lit_qagent.data.batch import Sharing, collate_pairs
-from lit_qagent.data.datamodule import render_pair
+from lit_qagent.data.rendered import render_pair
 from lit_qagent.data.rendering import SequenceRenderer
 from lit_qagent.models.backbone import build_backbone
 from lit_qagent.models.q_model import QModel
