@@ -187,7 +187,7 @@ class PreferenceDataModule(pl.LightningDataModule):
         if self._stream is not None:
             # What is shared is known when the model is.
             limits = self._stream.limits._replace(sharing=self._sharing_now())
-            return StreamLoader(
+            loader = StreamLoader(
                 replace(self._stream, limits=limits),
                 self._module().renderer,
                 sharing=self._sharing_now(),
@@ -196,6 +196,9 @@ class PreferenceDataModule(pl.LightningDataModule):
                 world_size=trainer.world_size,
                 num_trained=partial(num_trained_batches, trainer),
             )
+            # A resumed run asks for a batch before it calls set_epoch, with this number.
+            loader.set_epoch(trainer.fit_loop.epoch_progress.current.processed)
+            return loader
         pairs = self.pairs_of("train")
         return PairLoader(
             pairs,

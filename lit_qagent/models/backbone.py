@@ -227,13 +227,18 @@ class Backbone(nn.Module):
         finally:
             self.original = None
 
-    def save_adapter(self, folder: Path) -> None:
-        """Write the adapter as safetensors, with the base model's public name."""
+    def save_adapter(self, folder: Path, weights: dict[str, Tensor] | None = None) -> None:
+        """Write the adapter as safetensors, with the base model's public name.
+
+        Args:
+            folder: Where to write.
+            weights: The adapter's weights by their names in the model; None takes those in it.
+        """
         config: Any = self.model.peft_config["default"]
         config.base_model_name_or_path = self.spec.public_name
         config.revision = self.spec.revision
         # "auto" would ask the model hub about the base model.
-        self.model.save_pretrained(str(folder), save_embedding_layers=False)
+        self.model.save_pretrained(str(folder), state_dict=weights, save_embedding_layers=False)
         (folder / "README.md").unlink(missing_ok=True)
 
 

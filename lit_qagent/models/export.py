@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from lit_qagent import __version__
 from lit_qagent.core.errors import CheckpointError, ConfigError
@@ -80,8 +81,19 @@ def describe(
     )
 
 
-def save_checkpoint(folder: Path, q_model: QModel, card: CheckpointCard) -> None:
+def save_checkpoint(
+    folder: Path,
+    q_model: QModel,
+    card: CheckpointCard,
+    weights: Mapping[str, Tensor] | None = None,
+) -> None:
     """Write a checkpoint folder; an older checkpoint there is replaced.
+
+    Args:
+        folder: Where to write.
+        q_model: The model.
+        card: What the folder says about it.
+        weights: All trained weights by their names in the model; None takes those in it.
 
     Raises:
         CheckpointError: The folder holds something else.
@@ -95,12 +107,16 @@ def save_checkpoint(folder: Path, q_model: QModel, card: CheckpointCard) -> None
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
         fresh, old = Path(scratch) / "new", Path(scratch) / "old"
         if q_model.backbone.is_adapted:
-            q_model.backbone.save_adapter(fresh / ADAPTER_FOLDER)
+            q_model.backbone.save_adapter(fresh / ADAPTER_FOLDER, _part(weights, "backbone.model."))
         else:
-            save_weights(q_model.backbone.language_model, fresh / MODEL_FOLDER)
-        weights = q_model.head.state_dict()
-        if weights:
-            save_file({name: weight.cpu() for name, weight in weights.items()}, fresh / HEAD_FILE)
+            save_weights(
+                q_model.backbone.language_model,
+                fresh / MODEL_FOLDER,
+                _part(weights, "backbone.model."),
+            )
+        head = q_model.head.state_dict() | (_part(weights, "head.") or {})
+        if head:
+            save_file({name: weight.cpu() for name, weight in head.items()}, fresh / HEAD_FILE)
         (fresh / CARD_FILE).write_text(
             yaml.safe_dump(asdict(card), sort_keys=False, allow_unicode=True), encoding="utf-8"
         )
@@ -110,6 +126,13 @@ def save_checkpoint(folder: Path, q_model: QModel, card: CheckpointCard) -> None
             folder.rename(old)
         fresh.rename(folder)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def _part(weights: Mapping[str, Tensor] | None, prefix: str) -> dict[str, Tensor] | None:
+    """Return the weights of a part of the model, by their names in it."""
+    if weights is None:
+        return None
+    return {n.removeprefix(prefix): w for n, w in weights.items() if n.startswith(prefix)}
 
 
 def read_checkpoint(folder: Path) -> CheckpointCard:

@@ -6,14 +6,23 @@ from typing import TYPE_CHECKING
 from lit_qagent.core.errors import CheckpointError
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import PreTrainedModel
 
 CONFIG_FILE = "config.json"
 
 
-def save_weights(model: "PreTrainedModel", folder: Path) -> None:
-    """Write a folder that `load_weights` and transformers read; large models in several files."""
-    model.save_pretrained(folder)
+def save_weights(
+    model: "PreTrainedModel", folder: Path, weights: dict[str, "Tensor"] | None = None
+) -> None:
+    """Write a folder that `load_weights` and transformers read; large models in several files.
+
+    Args:
+        model: The model.
+        folder: Where to write.
+        weights: All of its weights, tied ones once; None takes those in it.
+    """
+    model.save_pretrained(folder, state_dict=weights)
 
 
 def load_weights(model: "PreTrainedModel", folder: Path, name: str) -> None:

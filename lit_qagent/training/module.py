@@ -35,6 +35,7 @@ from lit_qagent.training.metrics import PreferenceMetrics, preference_accuracy
 from lit_qagent.training.pair_table import details
 from lit_qagent.training.reference import fill_reference
 from lit_qagent.training.resume import rewind_to_last_step
+from lit_qagent.training.sharding import average_gradients, shard
 
 _log = logging.getLogger(__name__)
 _DEFAULT_MAX_LENGTH = 2048
@@ -117,6 +118,7 @@ class StepDPO(pl.LightningModule):
         self._optimizer = optimizer
         self._warmup_fraction = warmup_fraction
         self._checkpoint = checkpoint
+        self._is_sharded = False
         self._renderer: SequenceRenderer | None = None
         self._scorer: QScorer | None = None
         self._save_plain_hyperparameters()
@@ -139,6 +141,7 @@ class StepDPO(pl.LightningModule):
             )
             self._report_other_settings(self.q_model.head)
         self._report_rounding()
+        self._shard(self.q_model)
         context = self.q_model.backbone.context
         if context is not None and self.max_length > context:
             raise ConfigError(
@@ -210,6 +213,8 @@ class StepDPO(pl.LightningModule):
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Stop before a gradient that is no number gets into the weights."""
+        if self._is_sharded:
+            average_gradients(self._trainable().values())
         refuse_bad_gradients(self._trainable())
 
     def validation_step(self, batch: PairBatch, batch_idx: int) -> None:
@@ -263,7 +268,8 @@ class StepDPO(pl.LightningModule):
         """Keep trainable weights only; add lineage and the metrics of the moment."""
         trainable = self._trainable()
         state = checkpoint["state_dict"]
-        checkpoint["state_dict"] = {name: state[name] for name in trainable}
+        # In shards only the first process is given the whole weights.
+        checkpoint["state_dict"] = {name: state[name] for name in trainable if name in state}
         checkpoint["lineage"] = self.lineage
         rewind_to_last_step(checkpoint, self.trainer)
         metrics = self.trainer.callback_metrics
@@ -323,7 +329,8 @@ class StepDPO(pl.LightningModule):
         """Log what the table of all pairs says; it is kept for the plot."""
         self.tables[prefix] = metrics.table()
         found = {f"{prefix}/{name}": x for name, x in details(self.tables[prefix]).items()}
-        self.log_dict(found)  # each process has gathered all rows
+        # Each process has gathered all rows, so their mean over processes is the same.
+        self.log_dict(found, sync_dist=True)
 
     def _warmup(self, step: int) -> float:
         """Return the factor of the learning rate, as transformers' constant schedule has it."""
@@ -366,6 +373,21 @@ class StepDPO(pl.LightningModule):
                 "model.reference cached needs all training pairs at once, and data.streaming "
                 "keeps none; set it to live (to copy with model.lora null)"
             )
+
+    def _shard(self, model: QModel) -> None:
+        """Shard the LLM under Lightning's ModelParallelStrategy (FSDP2)."""
+        if self.device_mesh is None:
+            return
+        if self.device_mesh["tensor_parallel"].size() > 1:
+            raise ConfigError(
+                "only data parallel shards are supported; set tensor_parallel_size of "
+                "trainer.strategy to 1 and data_parallel_size to the number of devices"
+            )
+        shard(model.backbone.language_model, self.device_mesh["data_parallel"])
+        if model.backbone.original is not None:
+            shard(model.backbone.original, self.device_mesh["data_parallel"])
+        self._is_sharded = True
+        self.strict_loading = False  # a `.ckpt` has the trained weights only
 
     def _report_rounding(self) -> None:
         """Say so if small steps would be rounded away."""

@@ -61,6 +61,9 @@ def set_up(
         global_rank=rank,
         world_size=world_size,
         max_epochs=1,
+        fit_loop=SimpleNamespace(
+            epoch_progress=SimpleNamespace(current=SimpleNamespace(processed=0))
+        ),
     )
     data.trainer = cast(pl.Trainer, trainer)
     data.setup("fit")
