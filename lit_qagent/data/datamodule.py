@@ -197,7 +197,8 @@ class PreferenceDataModule(pl.LightningDataModule):
                 num_trained=partial(num_trained_batches, trainer),
             )
             # A resumed run asks for a batch before it calls set_epoch, with this number.
-            loader.set_epoch(trainer.fit_loop.epoch_progress.current.processed)
+            progress: Any = trainer.fit_loop.epoch_progress.current
+            loader.set_epoch(progress.processed)
             return loader
         pairs = self.pairs_of("train")
         return PairLoader(

@@ -144,7 +144,8 @@ def test_two_processes_with_shards_train_as_one_does(
     )
     assert done.returncode == 0, done.stderr[-3000:]
 
-    for name, settings in (("lora", {}), ("full", {"lora": None, "reference": "copy"})):
+    runs: dict[str, dict[str, Any]] = {"lora": {}, "full": {"lora": None, "reference": "copy"}}
+    for name, settings in runs.items():
         one = weights_after(model, pairs, batch_size=4, **settings)
         saved = torch.load(tmp_path / name / "last.ckpt", weights_only=True)
         assert saved["global_step"] == 10

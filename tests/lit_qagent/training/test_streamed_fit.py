@@ -105,7 +105,7 @@ def test_a_run_resumes_at_the_end_of_an_epoch(
 ) -> None:
     uninterrupted, resumed = make_module(model), make_module(model)
     first, second = (ModelCheckpoint(tmp_path, "{epoch}", save_top_k=-1) for _ in range(2))
-    options = {"accumulate_grad_batches": accumulate, "max_epochs": 3}
+    options: dict[str, Any] = {"accumulate_grad_batches": accumulate, "max_epochs": 3}
     options |= {"limit_val_batches": 1.0 if validates else 0}
 
     expected = fit(uninterrupted, pairs, first, **options)
