@@ -1,15 +1,18 @@
 """The commands of ``python -m data_collection``: they parse and wire, nothing else."""
 
+import os
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from data_collection.budget import Budget, RunLimits
+from data_collection.executors import ClusterFailure, Executor, LocalExecutor, RayExecutor
 from data_collection.setup import SearchSetup
 from data_collection.spec import SearchSpec
+from data_collection.tracking import RunLogger, make_logger
 from lit_qagent.agents.prompts import PromptSpec
 from lit_qagent.agents.selection import Scorer
 from lit_qagent.command_line import Parser, run_main
@@ -45,6 +48,11 @@ class Collect:
         outage_patience_s: Seconds to wait for a policy that answers nobody before the run stops.
         retry_failed: Go on with trees that ended because the policy or the world failed.
         extend_budget: Go on with trees that a budget ended.
+        executor: Where searches run: local is this process, ray is RayExecutor with its defaults,
+            and a class takes options. The trees, the store and its settings are the same.
+        recipe: The values that environment, policy and the like were built from; no option.
+        logger: One of Lightning's loggers, for the numbers while it runs. With its MLFlowLogger,
+            a collection that is gone on with goes on in the same run.
     """
 
     environment: Environment
@@ -64,6 +72,9 @@ class Collect:
     outage_patience_s: float = 120.0
     retry_failed: bool = False
     extend_budget: bool = False
+    executor: Literal["local", "ray"] | Executor = "local"
+    recipe: Mapping[str, Any] | None = None
+    logger: RunLogger | None = None
 
     def run(self) -> int:
         """Collect, and print the summary."""
@@ -79,6 +90,7 @@ class Collect:
             seed=self.seed,
             scorer=self.scorer,
             step_timeout_s=self.step_timeout_s,
+            recipe=self.recipe,
         )
         tasks = choose_tasks(setup, self.split, self.first_task, self.num_tasks)
         summary = collect(
@@ -92,6 +104,10 @@ class Collect:
                 extend_budget=self.extend_budget,
             ),
             retry_failed=self.retry_failed,
+            executor=EXECUTORS[self.executor]()
+            if isinstance(self.executor, str)
+            else self.executor,
+            logger=self.logger,
         )
         sys.stdout.write(f"{self.store}\n{summary.table()}\n")
         if summary.stopped_by is not None:
@@ -213,21 +229,56 @@ class Import:
         return 0
 
 
-Command = type[Collect] | type[Pairs] | type[Import]
-COMMANDS: Mapping[str, Command] = {"collect": Collect, "pairs": Pairs, "import": Import}
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """Write a tree store as one HTML page that needs no network.
+
+    Attributes:
+        store: Folder of the tree store; a search may be writing to it.
+        output: The page; an older one is replaced.
+        pairs: Folder of pairs made of these trees: marks what is chosen and rejected.
+        scorer: A Q-model, whose values are shown beside those of the search.
+    """
+
+    store: Path
+    output: Path
+    pairs: Path | None = None
+    scorer: Scorer | None = None
+
+    def run(self) -> int:
+        """Write the page, and print what it shows."""
+        from data_collection.store import TreeStore
+        from data_collection.viewer.view import write_view
+
+        viewed = write_view(
+            TreeStore(self.store), self.output, pairs=self.pairs, scorer=self.scorer
+        )
+        sys.stdout.write(f"{self.output}\n{viewed.text()}")
+        return 0
+
+
+EXECUTORS: Mapping[str, type[Executor]] = {"local": LocalExecutor, "ray": RayExecutor}
+Command = type[Collect] | type[Pairs] | type[Import] | type[View]
+_NO_OPTIONS: Mapping[str, set[str | int]] = {"collect": {"recipe"}}
+COMMANDS: Mapping[str, Command] = {
+    "collect": Collect,
+    "pairs": Pairs,
+    "import": Import,
+    "view": View,
+}
 
 
 def make_parser() -> Parser:
     """Return the parser of all commands."""
     parser = Parser(
         prog=f"python -m {MODULE}",
-        description="Collect search trees, and make preference pairs of them.",
+        description="Collect search trees, look at them, and make preference pairs of them.",
     )
     commands = parser.add_subcommands(dest="command")
     for name, command in COMMANDS.items():
         subparser = Parser(description=(command.__doc__ or "").split("\n")[0])
         subparser.add_argument("--config", action="config", help="YAML file with these options.")
-        subparser.add_class_arguments(command)
+        subparser.add_class_arguments(command, skip=_NO_OPTIONS.get(name))
         commands.add_subcommand(name, subparser, help=subparser.description)
     return parser
 
@@ -237,17 +288,25 @@ def run_command(argv: Sequence[str]) -> int:
     parser = make_parser()
     config = parser.parse_args(list(argv))
     chosen: str = config.command
+    # Made apart from the rest, as a tracking server that is down stops nothing.
+    logger_spec = config[chosen].pop("logger", None)
     values = parser.instantiate(config)[chosen]
     options = {name: value for name, value in vars(values).items() if name != "config"}
+    if chosen == "collect":
+        options["recipe"] = config[chosen].as_dict()
+    if logger_spec is not None:
+        options["logger"] = make_logger(logger_spec, options["store"])
     try:
         return COMMANDS[chosen](**options).run()
-    except PolicyFailure as error:
+    except (PolicyFailure, ClusterFailure) as error:
         again = shlex.join(["python", "-m", MODULE, *argv])
-        raise PolicyFailure(f"{error}. To go on:\n  {again}") from error
+        kind = ClusterFailure if isinstance(error, ClusterFailure) else PolicyFailure
+        raise kind(f"{error}. To go on:\n  {again}") from error
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; return its exit code."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     return run_main(run_command, sys.argv[1:] if argv is None else argv, MODULE)
 
 

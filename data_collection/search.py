@@ -16,17 +16,10 @@ from dataclasses import dataclass, field
 
 from data_collection.asking import Asking
 from data_collection.expansion import EXPANSIONS
-from data_collection.iterations import (
-    Cost,
-    EndReason,
-    Failure,
-    Iteration,
-    TreeEnd,
-    TreeHeader,
-    apply_iteration,
-)
+from data_collection.growing_tree import GrowingTree
+from data_collection.iterations import Cost, Failure, Iteration, TreeEnd, TreeHeader
 from data_collection.setup import SearchSetup
-from data_collection.tree import ROOT, SearchTree
+from data_collection.tree import ROOT
 from data_collection.tree_file import tree_id_of
 from data_collection.uct import Descent, Pending
 from data_collection.variants import VARIANTS, Evaluation, Expanded
@@ -65,15 +58,8 @@ class _Flight:
     task: "asyncio.Task[_Found] | None" = None
 
 
-class TreeSearch:
+class TreeSearch(GrowingTree):
     """The search of one task's tree.
-
-    Attributes:
-        header: What the tree starts from.
-        tree: The tree so far.
-        num_iterations: Iterations done.
-        has_success: True once a node or the end of a rollout earned the full reward.
-        cost: What the iterations done have cost.
 
     Args:
         setup: What all trees share.
@@ -85,11 +71,8 @@ class TreeSearch:
 
     def __init__(self, setup: SearchSetup, task: Task) -> None:
         spec = setup.search
+        super().__init__(spec)
         self.setup = setup
-        self.tree = SearchTree(truncation_reward=spec.truncation_reward)
-        self.num_iterations = 0
-        self.has_success = False
-        self.cost = Cost()
         self._task_id = task.task_id
         self._variant = VARIANTS[spec.variant](spec, setup.scorer, setup.step_timeout_s)
         self._expand_by = EXPANSIONS[spec.expansion]
@@ -115,11 +98,7 @@ class TreeSearch:
         )
 
     def restore(self, iterations: Sequence[Iteration]) -> None:
-        """Grow the tree of a fresh search from stored iterations, to go on from there.
-
-        Raises:
-            StoreError: This search would have selected another leaf than the stored one.
-        """
+        """See `GrowingTree.restore`."""
         for iteration in iterations:
             self._select_leaves()
             flight = self._flights[0] if self._flights else None
@@ -132,32 +111,8 @@ class TreeSearch:
                 )
             self._commit(iteration)
 
-    @property
-    def end_reason(self) -> EndReason | None:
-        """Why the search is over, or None if it can go on."""
-        spec = self.setup.search
-        if spec.stop_at_success and self.has_success:
-            return "success"
-        if self.tree.nodes[ROOT].is_exhausted and not spec.revisit_ends:
-            return "exhausted"
-        return "iterations" if self.num_iterations >= spec.num_iterations else None
-
-    def end(self, reason: EndReason, failure: Failure | None = None) -> TreeEnd:
-        """Return the record that closes the tree."""
-        return TreeEnd(
-            reason=reason,
-            num_iterations=self.num_iterations,
-            num_nodes=len(self.tree.nodes),
-            failure=failure,
-        )
-
     async def iterate(self) -> Iteration:
-        """Do one iteration; the tree changes only if all of it succeeds.
-
-        Raises:
-            PolicyFailure: The policy gave no answer.
-            EnvironmentFailure: The world broke, or did not replay as recorded.
-        """
+        """See `GrowingTree.iterate`."""
         self._select_leaves()
         flight = self._flights[0]
         if self.setup.search.leaves_in_flight == 1:
@@ -265,10 +220,7 @@ class TreeSearch:
         if self.setup.search.leaves_in_flight > 1:
             self._pending.remove(self.tree, selected)
         self._branches.pop(selected, None)
-        apply_iteration(self.tree, iteration)
-        self.num_iterations += 1
-        self.has_success = self.has_success or iteration.is_success
-        self.cost += iteration.cost
+        self._grow(iteration)
         if iteration.reflection:
             self._reflections = (*self._reflections, iteration.reflection)[-_REFLECTIONS_SHOWN:]
 
@@ -320,6 +272,6 @@ async def search_tree(search: TreeSearch, record: Callable[[Iteration], None]) -
         await search.close()
 
 
-def failure_of(error: Exception, search: TreeSearch) -> Failure:
+def failure_of(error: Exception, search: GrowingTree) -> Failure:
     """Return the record of why a search could not go on."""
     return Failure(error=type(error).__name__, message=str(error), iteration=search.num_iterations)

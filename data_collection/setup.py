@@ -1,5 +1,6 @@
 """What all trees of a collection share."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -29,6 +30,8 @@ class SearchSetup:
         scorer: The Q-model, for variants that need one.
         step_timeout_s: Seconds that one step of the world may take; one that takes longer is cut,
             and the search goes on elsewhere. None waits for ever.
+        recipe: What the other fields were built from, as in a config; executors need it that
+            build them again elsewhere.
 
     Raises:
         ConfigError: The variant needs a scorer and there is none, or the other way round.
@@ -42,6 +45,7 @@ class SearchSetup:
     seed: int
     scorer: Scorer | None = None
     step_timeout_s: float | None = None
+    recipe: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         needs_scorer = VARIANTS[self.search.variant].needs_scorer

@@ -80,10 +80,14 @@ class TreeStore:
             DataError: A damaged line.
         """
         truncation_reward = self.settings()["search"]["truncation_reward"]
-        for path in sorted((self.folder / TREES_FOLDER).glob("*.jsonl")):
+        for path in self.paths():
             if path.stem in but:
                 continue
             yield read_tree(path, truncation_reward=truncation_reward)
+
+    def paths(self) -> list[Path]:
+        """Return the files of all trees, in the order of their names."""
+        return sorted((self.folder / TREES_FOLDER).glob("*.jsonl"))
 
     def read(self, tree_id: str) -> StoredTree | None:
         """Read one tree; None if it was never started."""

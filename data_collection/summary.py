@@ -39,6 +39,8 @@ class Summary:
         run_seconds: Wall time of the last run.
         run_tokens_per_second: Tokens generated in the last run per second.
         stopped_by: The budget that ended the last run before its tasks were done.
+        handed_out_again: In the last run: how often a tree was given to another worker because
+            its own had died.
     """
 
     trees: int
@@ -63,6 +65,7 @@ class Summary:
     run_seconds: float = 0.0
     run_tokens_per_second: float = 0.0
     stopped_by: str | None = None
+    handed_out_again: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Return the numbers as plain values."""
@@ -72,8 +75,9 @@ class Summary:
         """Return the numbers as lines for people."""
         numbers = self.to_dict()
         del numbers["failure_reasons"]
-        if self.stopped_by is None:
-            del numbers["stopped_by"]
+        for name in ("stopped_by", "handed_out_again"):
+            if not numbers[name]:
+                del numbers[name]
         width = max(map(len, numbers))
         rows = [
             f"  {name.replace('_', ' '):<{width}}  {_shown(value)}"

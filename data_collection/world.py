@@ -4,6 +4,7 @@ import asyncio
 import signal
 import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -68,19 +69,36 @@ async def _step(environment: Environment, action: str, timeout_s: float | None) 
         return await environment.act(action)
     if environment.blocks:
         return await asyncio.wait_for(environment.act(action), timeout_s)
+    if threading.current_thread() is not threading.main_thread():
+        return _step_beside(environment, action, timeout_s)
     with _limit(timeout_s):
         return environment.step(action)
 
 
+def _step_beside(environment: Environment, action: str, timeout_s: float) -> Step:
+    """Step in a thread while this one waits, as signals reach the main thread alone.
+
+    A step that takes too long is left behind in its thread.
+    """
+    done: Future[Step] = Future()
+    done.set_running_or_notify_cancel()
+
+    def work() -> None:
+        try:
+            done.set_result(environment.step(action))
+        except BaseException as error:  # handed to the thread that waits
+            done.set_exception(error)
+
+    threading.Thread(target=work, name="world-step", daemon=True).start()
+    return done.result(timeout_s)
+
+
 @contextmanager
 def _limit(seconds: float) -> Iterator[None]:
-    """Raise `StepTimedOut` in the main thread when the time is over; no limit in other threads.
+    """Raise `StepTimedOut` in the main thread when the time is over.
 
     A signal costs microseconds, a thread per step would cost more than the search itself.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
     before = signal.signal(signal.SIGALRM, _raise)
     signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
