@@ -139,7 +139,7 @@ class Pairs:
         output: Folder to write; new, or made by the same command.
         rule: How pairs are picked. paper: along the best path, against the worst sibling;
             as_released: best against worst child along it; all_siblings: every two of unequal
-            value; adjacent: neighbours in value; trajectory: whole episodes (TRL only).
+            value; adjacent: neighbours in value; trajectory: whole episodes.
         min_margin: Leave out pairs whose chosen value exceeds the rejected one by less; all are
             kept if not given.
         min_visits: Leave out pairs with fewer visits behind either value.

@@ -164,8 +164,8 @@ class AdjacentRule(PairRule):
 class TrajectoryRule(PairRule):
     """The paper's ablation: the best whole episode against the worst, one pair per tree.
 
-    Chosen and rejected hold all messages after the task, actions and observations in turn. TRL
-    reads that; this project's own training learns from the step-level rules.
+    Chosen and rejected hold all messages after the task, actions and observations in turn;
+    training scores the actions of each and reads the observations.
     """
 
     name = "trajectory"

@@ -199,10 +199,11 @@ def collate_sequences(rows: Sequence[Sequence[TokenSequence]]) -> TokenBatch:
     for index, (group, row) in enumerate(zip(rows, packed, strict=True)):
         offset = index * width + starts[index]
         for sequence, path in zip(group, row.paths, strict=True):
-            first = len(sequence.prompt_ids)
-            predictors += [offset + node for node in path[first - 1 : -1]]
-            targets += sequence.action_ids
-            lengths.append(len(sequence.action_ids))
+            before = path[len(sequence.prompt_ids) - 1 :]
+            scored = sequence.scored
+            predictors += [offset + before[place] for place in scored]
+            targets += [sequence.action_ids[place] for place in scored]
+            lengths.append(len(scored))
             ends.append(offset + path[-1])
     num_action_tokens = torch.tensor(lengths)
     return TokenBatch(

@@ -1,16 +1,24 @@
 """Further held-out sets of pairs: read, kept apart from what is trained on, rendered."""
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 
 from lit_qagent.core.errors import ConfigError, DataError, OverlapError
 from lit_qagent.core.pairs import PreferencePair
 from lit_qagent.data.batch import PairTokens
+from lit_qagent.data.rendered import render_pair
 from lit_qagent.data.rendering import SequenceRenderer
 from lit_qagent.data.sources import PairSource, read_sources
 
 _log = logging.getLogger(__name__)
+TaskKey = tuple[str, str]
+"""World and task: two worlds may use the same ids."""
+
+
+def task_key(pair: PreferencePair) -> TaskKey:
+    """Return whose task the pair is of."""
+    return pair.environment, pair.task_id
 
 
 def check_names(also: Mapping[str, Path]) -> None:
@@ -28,19 +36,14 @@ def check_names(also: Mapping[str, Path]) -> None:
 
 
 def read_held_out(
-    name: str,
-    path: Path,
-    pairs: Iterable[PreferencePair],
-    split_of: Mapping[str, str],
-    seed: int,
+    name: str, path: Path, trained: Container[TaskKey], seed: int
 ) -> list[PreferencePair]:
     """Read a set that must not hold what is trained on.
 
     Args:
         name: Of the set.
         path: Its pairs.
-        pairs: Those of ``data.pairs``.
-        split_of: The split of each of their tasks.
+        trained: The tasks that are trained on.
         seed: As for ``data.pairs``.
 
     Raises:
@@ -48,8 +51,7 @@ def read_held_out(
         DataError: The pairs cannot be used.
     """
     found = list(read_sources([PairSource(path=path)], seed).pairs)
-    trained = {(p.environment, p.task_id) for p in pairs if split_of[p.task_id] == "train"}
-    shared = sorted({p.task_id for p in found if (p.environment, p.task_id) in trained})
+    shared = sorted({pair.task_id for pair in found if task_key(pair) in trained})
     if shared:
         raise OverlapError(
             f"data.also.{name}: {len(shared)} of its tasks are trained on, such as "
@@ -62,14 +64,13 @@ def render_held_out(
     name: str,
     pairs: list[PreferencePair],
     renderer: SequenceRenderer,
-    render: Callable[[PreferencePair, SequenceRenderer], PairTokens | None],
 ) -> list[PairTokens]:
     """Return the token ids of a set's pairs; those that are too long are left out and counted.
 
     Raises:
         DataError: None is left.
     """
-    found = [tokens for pair in pairs if (tokens := render(pair, renderer)) is not None]
+    found = [tokens for pair in pairs if (tokens := render_pair(pair, renderer)) is not None]
     _log.info("pairs of %s: %d, %d too long", name, len(found), len(pairs) - len(found))
     if not found:
         raise DataError(

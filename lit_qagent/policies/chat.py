@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _PROBE = "x"
+_FOUND = "Wozu7"  # no template holds this word
 
 
 class ChatRenderer:
@@ -68,6 +69,34 @@ class ChatRenderer:
     def action_ids(self, action: str) -> list[int]:
         """Return the ids of an action with what closes the agent's turn (as TRL counts it)."""
         return self._plain_ids(self._escape(action)) + self._end_ids
+
+    def observation_ids(self, observation: str) -> list[int]:
+        """Return the ids between two actions: an observation, and what opens the next turn.
+
+        A prompt, an action, these ids and the next action are the chat that an agent sees, as far
+        as the tokenizer does not join letters across the borders between them.
+
+        Raises:
+            ModelError: The chat template changes what the agent said.
+        """
+        chat = [
+            {"role": "system", "content": _PROBE},
+            {"role": "user", "content": _PROBE},
+            {"role": "assistant", "content": _FOUND},
+            {"role": "user", "content": self._escape(observation)},
+        ]
+        whole = self.tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
+        _, found, rest = str(whole).partition(_FOUND)
+        if not found:
+            raise ModelError(
+                f"the chat template of {self.tokenizer.name_or_path!r} changes what the agent "
+                "says, so whole episodes cannot be rendered; train on step-level pairs, or use "
+                "another model"
+            )
+        ids = self._plain_ids(rest)
+        # What closes the agent's turn is part of the action already.
+        num_end = len(self._end_ids)
+        return ids[num_end:] if ids[:num_end] == self._end_ids else ids
 
     def _plain_ids(self, text: str) -> list[int]:
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])

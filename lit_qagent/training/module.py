@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -21,7 +22,7 @@ from lit_qagent.data.datamodule import PreferenceDataModule
 from lit_qagent.data.rendering import SequenceRenderer
 from lit_qagent.data.tokenizers import TOKENIZER_KEY, check_tokenizer
 from lit_qagent.models.backbone import build_backbone
-from lit_qagent.models.export import load_q_model, read_checkpoint
+from lit_qagent.models.export import is_whole, load_q_model, read_checkpoint
 from lit_qagent.models.q_heads import ImplicitQHead, QHead
 from lit_qagent.models.q_model import QModel
 from lit_qagent.models.scorer import QScorer
@@ -35,6 +36,7 @@ from lit_qagent.training.metrics import PreferenceMetrics, preference_accuracy
 from lit_qagent.training.pair_table import details
 from lit_qagent.training.reference import fill_reference
 from lit_qagent.training.resume import rewind_to_last_step
+from lit_qagent.training.sharding import average_gradients, shard
 
 _log = logging.getLogger(__name__)
 _DEFAULT_MAX_LENGTH = 2048
@@ -66,11 +68,14 @@ class StepDPO(pl.LightningModule):
 
     Args:
         backbone: Which LLM.
-        lora: Its adapter; not used with a checkpoint, which brings its own.
+        lora: Its adapter; null trains all weights. Not used with a checkpoint, which brings its
+            own adapter or weights.
         q_head: From log-probabilities to Q; a checkpoint's own head goes before it.
         loss: Which loss the pairs are trained with.
         reference: ``cached`` computes the reference's log-probabilities once, before the first
-            step, and keeps them on disk; ``live`` computes them with every batch.
+            step, and keeps them on disk; ``live`` computes them with every batch, by the adapter
+            switched off; ``copy`` does so by a second copy of the model where all weights are
+            trained.
         optimizer: Made from the trainable parameters.
         warmup_fraction: Share of the steps in which the learning rate rises from 0; constant
             afterwards.
@@ -85,10 +90,10 @@ class StepDPO(pl.LightningModule):
     def __init__(  # noqa: PLR0913 (the sections of the YAML)
         self,
         backbone: BackboneSpec = BackboneSpec(),  # noqa: B008 (frozen)
-        lora: LoraSpec = LoraSpec(),  # noqa: B008 (frozen)
+        lora: LoraSpec | None = LoraSpec(),  # noqa: B008 (frozen)
         q_head: QHead = _DEFAULT_HEAD,  # copied
         loss: LossSpec = LossSpec(),  # noqa: B008 (frozen)
-        reference: Literal["cached", "live"] = "cached",
+        reference: Literal["cached", "live", "copy"] = "cached",
         optimizer: OptimizerCallable = torch.optim.AdamW,
         warmup_fraction: float = 0.1,
         max_length: int | None = None,
@@ -98,6 +103,9 @@ class StepDPO(pl.LightningModule):
         if not 0 <= warmup_fraction < 1:
             raise ConfigError(f"model.warmup_fraction must be in [0, 1), got {warmup_fraction}")
         start = read_checkpoint(checkpoint) if checkpoint else None
+        is_adapted = not is_whole(checkpoint) if checkpoint else lora is not None
+        if q_head.needs_reference:
+            _check_reference(reference, is_adapted=is_adapted)
         self.q_model: QModel | None = None
         self.max_length = max_length or (start.max_length if start else _DEFAULT_MAX_LENGTH)
         self.lineage: dict[str, Any] = dict(start.lineage) if start else {}
@@ -113,6 +121,7 @@ class StepDPO(pl.LightningModule):
         self._optimizer = optimizer
         self._warmup_fraction = warmup_fraction
         self._checkpoint = checkpoint
+        self._is_sharded = False
         self._renderer: SequenceRenderer | None = None
         self._scorer: QScorer | None = None
         self._save_plain_hyperparameters()
@@ -122,10 +131,20 @@ class StepDPO(pl.LightningModule):
         if self.q_model is not None:
             return
         if self._checkpoint is None:
-            self.q_model = QModel(build_backbone(self._backbone, self._lora), self._head)
+            backbone = build_backbone(self._backbone, self._lora)
+            if not backbone.is_adapted and self._head.needs_reference and self._holds_original:
+                backbone.keep_original()
+            self.q_model = QModel(backbone, self._head)
         else:
-            self.q_model = load_q_model(self._checkpoint, self._backbone, trainable=True)
+            self.q_model = load_q_model(
+                self._checkpoint,
+                self._backbone,
+                trainable=True,
+                with_original=self._holds_original,
+            )
             self._report_other_settings(self.q_model.head)
+        self._report_rounding()
+        self._shard(self.q_model)
         context = self.q_model.backbone.context
         if context is not None and self.max_length > context:
             raise ConfigError(
@@ -147,6 +166,8 @@ class StepDPO(pl.LightningModule):
         """Compute or read the reference's log-probabilities, once for all epochs."""
         data = getattr(self.trainer, "datamodule", None)
         model = self._model()
+        if isinstance(data, PreferenceDataModule) and data.streaming:
+            self._check_stream(model)
         wanted = self._reference == "cached" and model.head.needs_reference
         if wanted and isinstance(data, PreferenceDataModule):
             fill_reference(data, model, write=self.trainer.is_global_zero)
@@ -199,6 +220,8 @@ class StepDPO(pl.LightningModule):
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Stop before a gradient that is no number gets into the weights."""
+        if self._is_sharded:
+            average_gradients(self._trainable().values())
         refuse_bad_gradients(self._trainable())
 
     def validation_step(self, batch: PairBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
@@ -236,10 +259,11 @@ class StepDPO(pl.LightningModule):
         optimizer = self._optimizer([p for p in self.parameters() if p.requires_grad])
         if not self._warmup_fraction:
             return optimizer
-        if self.trainer.max_epochs == self.trainer.max_steps == -1:
+        streams = getattr(getattr(self.trainer, "datamodule", None), "streaming", False)
+        if self.trainer.max_steps == -1 and (streams or self.trainer.max_epochs == -1):
             raise ConfigError(
-                "model.warmup_fraction needs to know the number of steps; "
-                "set trainer.max_epochs or trainer.max_steps, or warmup_fraction to 0"
+                "model.warmup_fraction needs to know the number of steps; set trainer.max_epochs "
+                "(not enough with data.streaming) or trainer.max_steps, or warmup_fraction to 0"
             )
         scheduler = LambdaLR(optimizer, lambda step: self._warmup(step))
         return {
@@ -251,7 +275,8 @@ class StepDPO(pl.LightningModule):
         """Keep trainable weights only; add lineage and the metrics of the moment."""
         trainable = self._trainable()
         state = checkpoint["state_dict"]
-        checkpoint["state_dict"] = {name: state[name] for name in trainable}
+        # In shards only the first process is given the whole weights.
+        checkpoint["state_dict"] = {name: state[name] for name in trainable if name in state}
         checkpoint["lineage"] = self.lineage
         rewind_to_last_step(checkpoint, self.trainer)
         metrics = self.trainer.callback_metrics
@@ -330,7 +355,8 @@ class StepDPO(pl.LightningModule):
         for prefix in self._held_out(stage):
             self.tables[prefix] = self._metrics_of(prefix).table()
             found = {f"{prefix}/{name}": x for name, x in details(self.tables[prefix]).items()}
-            self.log_dict(found)  # each process has gathered all rows
+            # Each process has gathered all rows, so their mean over processes is the same.
+            self.log_dict(found, sync_dist=True)
 
     def _warmup(self, step: int) -> float:
         """Return the factor of the learning rate, as transformers' constant schedule has it."""
@@ -348,6 +374,13 @@ class StepDPO(pl.LightningModule):
 
     def _trainable(self) -> dict[str, Tensor]:
         return {name: p for name, p in self.named_parameters() if p.requires_grad}
+
+    @property
+    def _holds_original(self) -> bool:
+        """Whether a whole model needs its reference beside it; cached pairs are trained without."""
+        trainer = self._trainer
+        is_fitting = trainer is not None and trainer.state.fn == TrainerFn.FITTING
+        return self._reference == "copy" or not is_fitting
 
     def _new_renderer(self) -> SequenceRenderer:
         chat = load_renderer(resolve_model(self._backbone.name), self._backbone.revision)
@@ -373,13 +406,44 @@ class StepDPO(pl.LightningModule):
         if given not in (used, default):
             _log.warning("the checkpoint's Q-head %s is used, not the one given, %s", used, given)
 
+    def _check_stream(self, model: QModel) -> None:
+        """Refuse what needs all training pairs at once."""
+        if self._reference == "cached" and model.head.needs_reference:
+            raise ConfigError(
+                "model.reference cached needs all training pairs at once, and data.streaming "
+                "keeps none; set it to live (to copy with model.lora null)"
+            )
+
+    def _shard(self, model: QModel) -> None:
+        """Shard the LLM under Lightning's ModelParallelStrategy (FSDP2)."""
+        if self.device_mesh is None:
+            return
+        if self.device_mesh["tensor_parallel"].size() > 1:
+            raise ConfigError(
+                "only data parallel shards are supported; set tensor_parallel_size of "
+                "trainer.strategy to 1 and data_parallel_size to the number of devices"
+            )
+        shard(model.backbone.language_model, self.device_mesh["data_parallel"])
+        if model.backbone.original is not None:
+            shard(model.backbone.original, self.device_mesh["data_parallel"])
+        self._is_sharded = True
+        self.strict_loading = False  # a `.ckpt` has the trained weights only
+
+    def _report_rounding(self) -> None:
+        """Say so if small steps would be rounded away."""
+        if not self._model().backbone.is_adapted and self._backbone.dtype == "bfloat16":
+            _log.warning(
+                "all weights are trained in bfloat16, which rounds small steps away; set "
+                "model.backbone.dtype to float32 and trainer.precision to bf16-mixed"
+            )
+
     def _save_plain_hyperparameters(self) -> None:
         """Keep the arguments as plain values, so that a `.ckpt` loads without pickled objects."""
         head = type(self._head)
         self.save_hyperparameters(
             {
                 "backbone": asdict(self._backbone),
-                "lora": asdict(self._lora),
+                "lora": None if self._lora is None else asdict(self._lora),
                 "q_head": {
                     "class_path": f"{head.__module__}.{head.__qualname__}",
                     "init_args": self._head.settings(),
@@ -391,4 +455,19 @@ class StepDPO(pl.LightningModule):
                 "checkpoint": None if self._checkpoint is None else str(self._checkpoint),
                 "_instantiator": "lightning.pytorch.cli.instantiate_module",
             }
+        )
+
+
+def _check_reference(reference: str, *, is_adapted: bool) -> None:
+    """Refuse a reference that the model does not have."""
+    if reference == "live" and not is_adapted:
+        raise ConfigError(
+            "model.reference live switches the adapter off, and with model.lora null there is "
+            "none; set it to cached (computed once, before the first step), or to copy (a second "
+            "copy of the model)"
+        )
+    if reference == "copy" and is_adapted:
+        raise ConfigError(
+            "model.reference copy is for model.lora null: with an adapter its switched-off model "
+            "is the reference; set it to live, or to cached"
         )

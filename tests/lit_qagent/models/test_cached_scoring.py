@@ -58,10 +58,10 @@ def reference_q(q_model: QModel, sequences: list[TokenSequence]) -> list[float]:
     model = q_model.backbone.model
     values = []
     with torch.no_grad():
-        for prompt_ids, action_ids in sequences:
-            policy = reference_action_log_prob(model, prompt_ids, action_ids)
+        for sequence in sequences:
+            policy = reference_action_log_prob(model, *sequence)
             with q_model.backbone.reference():
-                base = reference_action_log_prob(model, prompt_ids, action_ids)
+                base = reference_action_log_prob(model, *sequence)
             values.append(0.1 * float(policy - base))
     return values
 

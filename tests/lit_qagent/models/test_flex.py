@@ -19,7 +19,7 @@ from torch.nn.attention.flex_attention import create_block_mask
 from torch.nn.functional import scaled_dot_product_attention
 
 from lit_qagent.data.batch import TokenBatch, collate_pairs, collate_sequences
-from lit_qagent.data.datamodule import render_pair
+from lit_qagent.data.rendered import render_pair
 from lit_qagent.data.rendering import SequenceRenderer, TokenSequence
 from lit_qagent.models import flex, sharing
 from lit_qagent.models.attention import branch_attention, branch_mask

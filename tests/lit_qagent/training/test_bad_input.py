@@ -15,8 +15,9 @@ from torch import Tensor
 
 from lit_qagent.core.errors import CheckpointError, DataError
 from lit_qagent.data.batch import PairTokens, collate_pairs
-from lit_qagent.data.datamodule import PreferenceDataModule, render_pair
+from lit_qagent.data.datamodule import PreferenceDataModule
 from lit_qagent.data.pairs import pair_history, read_pairs
+from lit_qagent.data.rendered import render_pair
 from lit_qagent.data.rendering import SequenceRenderer, TokenSequence
 from lit_qagent.data.tokenizers import check_tokenizer
 from lit_qagent.models.checkpoint_scorer import CheckpointScorer
