@@ -13,6 +13,7 @@ from lit_qagent.core.errors import ConfigError, ContextOverflow, DataError
 from lit_qagent.core.pairs import PairCard, PreferencePair
 from lit_qagent.core.seeds import derive_seed
 from lit_qagent.data.batch import PairBatch, PairTokens, Sharing, collate_pairs
+from lit_qagent.data.held_out import check_names, read_held_out, render_held_out
 from lit_qagent.data.loader import PairLoader
 from lit_qagent.data.pairs import PairSet, pair_history
 from lit_qagent.data.planning import BatchPlan, Limits
@@ -59,6 +60,9 @@ class PreferenceDataModule(pl.LightningDataModule):
         max_tokens: Most tokens computed in a batch; trajectories beyond it are split where that
             costs least. None is no limit.
         seed: Decides the splits and the order of training.
+        also: More held-out pairs by name, each what ``pairs`` takes, such as those of another
+            world: ``{ood: runs/other/pairs}``. They are validated and tested on, never trained
+            on, and measured by themselves, as ``val_ood/...`` and ``test_ood/...``.
     """
 
     def __init__(  # noqa: PLR0913 (flat keys in YAML)
@@ -71,8 +75,10 @@ class PreferenceDataModule(pl.LightningDataModule):
         order: Order = "pairs",
         max_tokens: int | None = None,
         seed: int = 0,
+        also: dict[str, Path] | None = None,
     ) -> None:
         super().__init__()
+        check_names(also or {})
         _check_fractions(valid_fraction, test_fraction)
         if batch_size < 1:
             raise ConfigError(f"data.batch_size must be >= 1, got {batch_size}")
@@ -85,6 +91,7 @@ class PreferenceDataModule(pl.LightningDataModule):
         self._order: Order = order
         self._max_tokens = max_tokens
         self._seed = seed
+        self._also = dict(also or {})
         self._card: PairCard | None = None
         self._splits: dict[str, list[PairTokens]] = {}
 
@@ -115,8 +122,22 @@ class PreferenceDataModule(pl.LightningDataModule):
         self._ready()
         return {name: len(pairs) for name, pairs in self._splits.items()}
 
+    @property
+    def also(self) -> tuple[str, ...]:
+        """Names of the further held-out sets."""
+        return tuple(self._also)
+
+    def held_out(self, stage: str) -> list[str]:
+        """Return the names under which sets are measured, in the order of their loaders.
+
+        Args:
+            stage: ``val`` or ``test``.
+        """
+        own = [stage] if self._fractions["valid" if stage == "val" else "test"] else []
+        return [*own, *(f"{stage}_{name}" for name in self._also)]
+
     def pairs_of(self, split: str) -> list[PairTokens]:
-        """Return the rendered pairs of ``train``, ``valid`` or ``test``."""
+        """Return the rendered pairs of ``train``, ``valid``, ``test`` or a set of ``also``."""
         self._ready()
         return self._splits[split]
 
@@ -140,11 +161,17 @@ class PreferenceDataModule(pl.LightningDataModule):
 
         Raises:
             DataError: The pairs cannot be used, or there are too few tasks to split.
+            OverlapError: A set of ``also`` has tasks that are trained on.
         """
         if self._card is not None:
             return
         found = read_sources(self._sources, self._seed)
         self._splits = self._render(found, self._module().renderer)
+        task_ids = {pair.task_id for pair in found.pairs}
+        split_of = split_tasks(task_ids, seed=self._seed, **self._fractions)
+        for name, path in self._also.items():
+            other = read_held_out(name, path, found.pairs, split_of, self._seed)
+            self._splits[name] = render_held_out(name, other, self._module().renderer, render_pair)
         self._card = found.card
 
     def train_dataloader(self) -> PairLoader:
@@ -161,20 +188,25 @@ class PreferenceDataModule(pl.LightningDataModule):
         )
 
     def val_dataloader(self) -> DataLoader[list[int]] | list[Any]:
-        """Return the batches of the validation tasks; none if ``valid_fraction`` is 0."""
-        return self._in_order("valid") if self._fractions["valid"] else []
+        """Return the batches of the validation tasks; one loader for each set of `held_out`."""
+        return self._loaders("valid")
 
-    def test_dataloader(self) -> DataLoader[list[int]]:
-        """Return the batches of the test tasks.
+    def test_dataloader(self) -> DataLoader[list[int]] | list[Any]:
+        """Return the batches of the test tasks; one loader for each set of `held_out`.
 
         Raises:
-            ConfigError: ``test_fraction`` is 0.
+            ConfigError: ``test_fraction`` is 0, and there is no set beside.
         """
-        if not self._fractions["test"]:
+        if not self._fractions["test"] and not self._also:
             raise ConfigError(
                 "data.test_fraction is 0, so there is nothing to test on; train with a positive one"
             )
-        return self._in_order("test")
+        return self._loaders("test")
+
+    def _loaders(self, split: str) -> DataLoader[list[int]] | list[Any]:
+        names = [split] if self._fractions[split] else []
+        loaders = [self._in_order(name) for name in (*names, *self._also)]
+        return loaders[0] if len(loaders) == 1 else loaders
 
     def _render(self, found: PairSet, renderer: SequenceRenderer) -> dict[str, list[PairTokens]]:
         task_ids = {pair.task_id for pair in found.pairs}
@@ -264,13 +296,21 @@ def render_pair(pair: PreferencePair, renderer: SequenceRenderer) -> PairTokens 
     """Return the token ids of a pair, or None (counted) if it is longer than the context.
 
     Raises:
-        DataError: Both actions have the same tokens, so there is nothing to learn.
+        DataError: Both actions have the same tokens, or one has none of its own, so there is
+            nothing to learn.
     """
     actions = [pair.chosen[0]["content"], pair.rejected[0]["content"]]
     try:
         chosen, rejected = renderer.render(pair_history(pair), actions)
     except ContextOverflow:
         return None
+    for name, side in (("chosen", chosen), ("rejected", rejected)):
+        if len(side.action_ids) <= renderer.chat.num_end_tokens:
+            raise DataError(
+                f"the {name} action of task {pair.task_id!r} at depth {pair.depth} has no tokens: "
+                "the tokenizer drops all of its text, so its labels are masked to nothing; remove "
+                "the pair, or use a model whose tokenizer knows its characters"
+            )
     if chosen.action_ids == rejected.action_ids:
         raise DataError(
             f"chosen and rejected of task {pair.task_id!r} at depth {pair.depth} have the same "

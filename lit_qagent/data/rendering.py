@@ -65,6 +65,11 @@ class SequenceRenderer:
         self.counts = RenderingCounts()
         self._chat = chat
 
+    @property
+    def chat(self) -> ChatRenderer:
+        """The chat template and its tokenizer."""
+        return self._chat
+
     def render(self, history: History, actions: Sequence[str]) -> list[TokenSequence]:
         """Return one sequence per action; all have the same prompt ids.
 

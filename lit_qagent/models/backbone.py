@@ -6,7 +6,6 @@ The only module that knows peft and bitsandbytes; both are imported when a model
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -14,10 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from lit_qagent.core.errors import CheckpointError, MissingPackage, ModelError
-from lit_qagent.data.batch import collate_sequences
-from lit_qagent.data.rendering import TokenSequence
-from lit_qagent.models.attention import Rows, branch_mask, branches_of, register_branch_attention
+from lit_qagent.models.attention import Rows, register_branch_attention
 from lit_qagent.models.cached_attention import Group, cached_arguments
+from lit_qagent.models.sharing import Way, find_way
 from lit_qagent.models.specs import BackboneSpec, LoraSpec
 from lit_qagent.policies.pretrained import resolve_model
 
@@ -46,6 +44,7 @@ class Backbone(nn.Module):
         self.spec = spec
         self.train()
         self._adapter = [p for name, p in model.named_parameters() if "lora_" in name]
+        self._ways: dict[str, Way | None] = {}
 
     @property
     def language_model(self) -> "PreTrainedModel":
@@ -78,11 +77,15 @@ class Backbone(nn.Module):
             kinds = {"full_attention"} if length <= window else {"sliding_attention"}
         if self.spec.attention == "flash_attention_2" or kinds != {"full_attention"}:
             return False
-        return self._keeps_branches_apart
+        return self.way is not None
 
-    @cached_property
-    def _keeps_branches_apart(self) -> bool:
-        return keeps_branches_apart(self)
+    @property
+    def way(self) -> Way | None:
+        """How sequences that share a row are kept apart; None if the model cannot."""
+        kind = self.language_model.device.type
+        if kind not in self._ways:
+            self._ways[kind] = find_way(self)
+        return self._ways[kind]
 
     @property
     def is_untrained(self) -> bool:
@@ -227,32 +230,6 @@ def load_backbone(spec: BackboneSpec, adapter: Path, *, trainable: bool) -> Back
             f"the adapter in {str(adapter)!r} cannot be put on {spec.name!r} ({reason}); give the "
             "base model it was trained on, or export the checkpoint again"
         ) from error
-
-
-@torch.no_grad()
-def keeps_branches_apart(backbone: Backbone) -> bool:
-    """Try it: a row of two branches gives the hidden states of two separate sequences."""
-
-    def last_states(rows: list[list[TokenSequence]]) -> Tensor:
-        batch = collate_sequences(rows).to(backbone.language_model.device)
-        fast = batch.is_branched and backbone.spec.attention == "sdpa"
-        mask = branch_mask(batch.visible_until) if batch.is_branched else batch.is_token
-        states = backbone(
-            batch.token_ids,
-            batch.position_ids,
-            None if fast else mask,
-            branches_of(batch) if fast else None,
-        )
-        return states.flatten(0, 1)[batch.last_tokens].float()  # type: ignore[no-any-return]
-
-    sequences = [TokenSequence([*_PROBE_IDS, *_PROBE_IDS], [first, 1]) for first in (2, 3)]
-    try:
-        packed = last_states([sequences])
-    except (TypeError, ValueError, RuntimeError) as error:
-        _log.info("%s takes no packed row: %s", backbone.spec.name, error)
-        return False
-    alone = torch.cat([last_states([[one]]) for one in sequences])
-    return torch.allclose(packed, alone, rtol=0.05, atol=0.05 * float(alone.abs().max()))
 
 
 def decode(model: "PreTrainedModel", **inputs: Any) -> Tensor:  # noqa: ANN401 (models differ)

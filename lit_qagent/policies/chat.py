@@ -1,6 +1,9 @@
 """Chat messages to token ids: the one rendering behind local policies, training and scoring."""
 
+import hashlib
+import json
 from collections.abc import Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from lit_qagent.core.errors import ModelError
@@ -36,6 +39,23 @@ class ChatRenderer:
         self.num_escaped = 0
         self._markers = [token for token in tokenizer.all_special_tokens if len(token) > 1]
         self._end_ids = self._find_end_ids()
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash of what decides which ids a chat has: vocabulary, splitting and template."""
+        mixed = "Thought: I'll look.\n\nAction: Search[Café №7]  1,234.5 -> naïve"
+        parts = [
+            sorted(self.tokenizer.get_vocab().items()),
+            self.tokenizer.chat_template,
+            self._plain_ids(mixed),  # tokenizers split it in different ways
+            self._end_ids,
+        ]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def num_end_tokens(self) -> int:
+        """How many tokens close the agent's turn; they are part of every action."""
+        return len(self._end_ids)
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
         """Return the ids of a chat, up to and with the marker that opens the agent's turn."""

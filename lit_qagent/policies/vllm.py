@@ -8,16 +8,18 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from lit_qagent.core.errors import ConfigError, MissingPackage
+from lit_qagent.core.errors import ConfigError, MissingPackage, PolicyFailure
 from lit_qagent.core.records import Constraint, Message, Proposal, Sampling
 from lit_qagent.policies.background import BackgroundStart
 from lit_qagent.policies.base import Policy, check_request, check_room
 from lit_qagent.policies.chat import ChatRenderer, load_renderer
+from lit_qagent.policies.choice_draw import ChoiceDraw, plan_draw
 from lit_qagent.policies.pretrained import resolve_model
 from lit_qagent.policies.vllm_engine import Engine, EngineSpec, prepare_environment, start_engine
 
 if TYPE_CHECKING:
     from vllm import RequestOutput, SamplingParams
+    from vllm.outputs import CompletionOutput
 
 _TELLING = ("quantization", "revision")  # engine arguments that change the answers
 
@@ -34,7 +36,8 @@ class VLLMPolicy(Policy):
     """Samples from a model in a vLLM engine of its own.
 
     The engine starts at the first `propose` (seconds to minutes) and ends at `close`; a later
-    `propose` would start a new one. A policy may be used from several event loops.
+    `propose` would start a new one, as does one after the engine has died. A policy may be used
+    from several event loops.
 
     Args:
         model: ``SmolLM2-135M-Instruct``, a folder, or a hub id.
@@ -73,12 +76,13 @@ class VLLMPolicy(Policy):
         self.model = model
         self.dtype = dtype
         self.max_model_len = max_model_len
-        self.max_num_seqs = max_num_seqs
+        self.max_num_seqs: int = max_num_seqs
         self.kv_cache_gb = kv_cache_gb
         self.log_probs = log_probs
         self.engine_args = dict(engine_args or {})
         self.lora = lora
         self._running = BackgroundStart("vllm-start", self._start)
+        self._dead: list[_Running] = []  # engines that died and have not been cleaned up
 
     async def propose(
         self,
@@ -103,11 +107,15 @@ class VLLMPolicy(Policy):
             PolicyFailure: The engine refused the request, died or was closed.
         """
         check_request(n, constraint)
-        running = await self._running.get()
+        running = await self._living()
         prompt_ids = running.renderer.prompt_ids(messages)
         choice_ids = encode_choices(running.renderer, constraint)
         room = max(map(len, choice_ids)) if choice_ids else sampling.max_tokens
         check_room(len(prompt_ids), room, self.max_model_len)
+        if choice_ids and constraint is not None and not self.log_probs:
+            return await self._draw(
+                running, prompt_ids, n, sampling, choices=constraint.choices, seed=seed
+            )
         drawn = 1 if sampling.temperature == 0 else n
         params = sampling_params(
             drawn,
@@ -127,6 +135,37 @@ class VLLMPolicy(Policy):
         )
         return proposals * n if drawn < n else proposals
 
+    async def _draw(
+        self,
+        running: _Running,
+        prompt_ids: list[int],
+        n: int,
+        sampling: Sampling,
+        *,
+        choices: tuple[str, ...],
+        seed: int | None,
+    ) -> list[Proposal]:
+        """Draw among choices, sampling nothing that is certain; a single one is not asked for."""
+        texts = tuple(dict.fromkeys(choices))
+        if len(texts) == 1:
+            return [Proposal(text=texts[0], num_tokens=0, prompt_tokens=len(prompt_ids))] * n
+        draw = plan_draw(encode_choices(running.renderer, Constraint(choices=texts)))
+        drawn = 1 if sampling.temperature == 0 else n
+        params = sampling_params(
+            drawn,
+            sampling,
+            max(map(len, draw.telling)),
+            choice_ids=draw.telling,
+            stops=draw.stops,
+            seed=seed,
+        )
+        output = await running.engine.generate([*prompt_ids, *draw.lead], params)
+        children = sorted(output.outputs, key=lambda child: child.index)
+        proposals = [_name_choice(child, draw, texts, len(prompt_ids)) for child in children]
+        generated = sum(proposal.num_tokens for proposal in proposals)
+        self.usage.add(requests=1, prompt_tokens=len(prompt_ids), generated_tokens=generated)
+        return proposals * n if drawn < n else proposals
+
     def settings(self) -> dict[str, Any]:
         """Return the model and what changes its answers; speed settings are left out."""
         settings: dict[str, Any] = {
@@ -140,6 +179,7 @@ class VLLMPolicy(Policy):
 
     async def close(self) -> None:
         """End the engine and free its memory; requests in flight fail."""
+        await asyncio.to_thread(self._bury)
         running = self._running.take()
         if running is None:
             return
@@ -148,8 +188,25 @@ class VLLMPolicy(Policy):
         else:  # nobody should wait for a start that is no longer wanted
             running.add_done_callback(_close_engine)
 
+    async def _living(self) -> _Running:
+        """Return an engine that has not died, as far as is known; start one if there is none."""
+        running = await self._running.get()
+        if running.engine.is_dead:
+            if self._running.forget(running):
+                self._dead.append(running)
+            running = await self._running.get()
+        return running
+
+    def _bury(self) -> None:
+        """Clean up after engines that died."""
+        while self._dead:
+            engine = self._dead.pop().engine
+            engine.close()
+            atexit.unregister(engine.close)
+
     def _start(self) -> _Running:
         """Find the model and start its engine."""
+        self._bury()
         if find_spec("vllm") is None:
             raise MissingPackage(
                 "VLLMPolicy needs vLLM, which is not installed; pip install 'lit-qagent[vllm]' on "
@@ -187,15 +244,16 @@ def encode_choices(renderer: ChatRenderer, constraint: Constraint | None) -> lis
     ]
 
 
-def sampling_params(
+def sampling_params(  # noqa: PLR0913 (one per option of a request)
     n: int,
     sampling: Sampling,
     max_tokens: int,
     *,
-    constraint: Constraint | None,
+    constraint: Constraint | None = None,
     choice_ids: Sequence[Sequence[int]] = (),
+    stops: Sequence[int] = (),
     seed: int | None,
-    log_probs: bool,
+    log_probs: bool = False,
 ) -> "SamplingParams":
     """Return vLLM's form of a request; choices are a matter of `vllm_choices`.
 
@@ -216,6 +274,7 @@ def sampling_params(
             top_p=sampling.top_p,
             max_tokens=max_tokens,
             stop=[] if choice_ids else list(sampling.stop),
+            stop_token_ids=list(stops),
             seed=seed,
             logprobs=0 if log_probs else None,
             structured_outputs=StructuredOutputsParams(regex=regex) if regex else None,
@@ -238,6 +297,25 @@ def read_output(output: "RequestOutput", prompt_tokens: int) -> list[Proposal]:
         )
         for child in sorted(output.outputs, key=lambda child: child.index)
     ]
+
+
+def _name_choice(
+    child: "CompletionOutput", draw: ChoiceDraw, texts: Sequence[str], prompt_tokens: int
+) -> Proposal:
+    """Return the choice that a sample stands for.
+
+    Raises:
+        PolicyFailure: It stands for none.
+    """
+    number = draw.find(child.token_ids)
+    if number is None:
+        raise PolicyFailure(
+            f"vLLM drew tokens {list(child.token_ids)} (finish reason {child.finish_reason!r}), "
+            f"which are none of {len(texts)} choices; report this with the version of vLLM"
+        )
+    return Proposal(
+        text=texts[number], num_tokens=len(child.token_ids), prompt_tokens=prompt_tokens
+    )
 
 
 def _close_engine(running: "Future[_Running]") -> None:

@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.cli import OptimizerCallable
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from lit_qagent.agents.selection import Scorer
@@ -19,6 +19,7 @@ from lit_qagent.core.errors import CheckpointError, ConfigError
 from lit_qagent.data.batch import PairBatch, TokenBatch
 from lit_qagent.data.datamodule import PreferenceDataModule
 from lit_qagent.data.rendering import SequenceRenderer
+from lit_qagent.data.tokenizers import TOKENIZER_KEY, check_tokenizer
 from lit_qagent.models.backbone import build_backbone
 from lit_qagent.models.export import load_q_model, read_checkpoint
 from lit_qagent.models.q_heads import ImplicitQHead, QHead
@@ -37,6 +38,7 @@ from lit_qagent.training.resume import rewind_to_last_step
 
 _log = logging.getLogger(__name__)
 _DEFAULT_MAX_LENGTH = 2048
+_DEFAULT_HEAD = ImplicitQHead(beta=0.1)
 
 
 class EpisodeShard(Protocol):
@@ -84,7 +86,7 @@ class StepDPO(pl.LightningModule):
         self,
         backbone: BackboneSpec = BackboneSpec(),  # noqa: B008 (frozen)
         lora: LoraSpec = LoraSpec(),  # noqa: B008 (frozen)
-        q_head: QHead = ImplicitQHead(beta=0.1),  # noqa: B008 (copied)
+        q_head: QHead = _DEFAULT_HEAD,  # copied
         loss: LossSpec = LossSpec(),  # noqa: B008 (frozen)
         reference: Literal["cached", "live"] = "cached",
         optimizer: OptimizerCallable = torch.optim.AdamW,
@@ -102,6 +104,7 @@ class StepDPO(pl.LightningModule):
         self.tables: dict[str, Tensor] = {}
         self.val_metrics = PreferenceMetrics()
         self.test_metrics = PreferenceMetrics()
+        self.also_metrics = nn.ModuleDict()  # of further held-out sets, by their prefix
         self._backbone = backbone
         self._lora = lora
         self._head = copy.deepcopy(q_head)  # the default is one object for all modules
@@ -131,10 +134,14 @@ class StepDPO(pl.LightningModule):
             )
 
     def setup(self, stage: str) -> None:
-        """Take over the lineage of the pairs that are trained on."""
+        """Take over the lineage of the pairs that are trained on; make metrics for every set."""
         data = getattr(self.trainer, "datamodule", None)
+        for name in [*self._held_out("val"), *self._held_out("test")]:
+            if name not in ("val", "test"):
+                self.also_metrics[name] = PreferenceMetrics()
         if stage == "fit" and isinstance(data, PreferenceDataModule):
-            self.lineage = merge_lineage(data.lineage, self.lineage)
+            now = {**data.lineage, TOKENIZER_KEY: self.renderer.chat.fingerprint}
+            self.lineage = merge_lineage(now, self.lineage)
 
     def on_fit_start(self) -> None:
         """Compute or read the reference's log-probabilities, once for all epochs."""
@@ -194,21 +201,21 @@ class StepDPO(pl.LightningModule):
         """Stop before a gradient that is no number gets into the weights."""
         refuse_bad_gradients(self._trainable())
 
-    def validation_step(self, batch: PairBatch, batch_idx: int) -> None:
-        """Measure a batch of validation pairs."""
-        self._measure(batch, self.val_metrics, "val")
+    def validation_step(self, batch: PairBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Measure a batch of validation pairs, or of a further held-out set."""
+        self._measure(batch, self._held_out("val")[dataloader_idx])
 
-    def test_step(self, batch: PairBatch, batch_idx: int) -> None:
-        """Measure a batch of test pairs."""
-        self._measure(batch, self.test_metrics, "test")
+    def test_step(self, batch: PairBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Measure a batch of test pairs, or of a further held-out set."""
+        self._measure(batch, self._held_out("test")[dataloader_idx])
 
     def on_validation_epoch_end(self) -> None:
         """Log where Q is right and what it follows."""
-        self._log_details(self.val_metrics, "val")
+        self._log_details("val")
 
     def on_test_epoch_end(self) -> None:
         """Log where Q is right and what it follows."""
-        self._log_details(self.test_metrics, "test")
+        self._log_details("test")
 
     def on_predict_start(self) -> None:
         """Say so if there is nothing that was trained."""
@@ -254,8 +261,10 @@ class StepDPO(pl.LightningModule):
         """Check that the weights fit, and take over the lineage.
 
         Raises:
-            CheckpointError: Trainable weights are missing, unexpected, or of another shape.
+            CheckpointError: It is of another base model or tokenizer, or trainable weights are
+                missing, unexpected, or of another shape.
         """
+        self._refuse_other_model(checkpoint)
         expected = {name: tuple(p.shape) for name, p in self._trainable().items()}
         found = {name: tuple(t.shape) for name, t in checkpoint["state_dict"].items()}
         differing = sorted(expected.items() ^ found.items())
@@ -295,16 +304,33 @@ class StepDPO(pl.LightningModule):
             q=next(iter(found.values())), pair_losses=PairLosses(losses, parts[0].margins)
         )
 
-    def _measure(self, batch: PairBatch, metrics: PreferenceMetrics, prefix: str) -> None:
-        output = self._step(batch)
-        metrics.update(batch, output.q, output.pair_losses)
-        self.log_dict(metrics.named(prefix), batch_size=batch.num_pairs, prog_bar=prefix == "val")
+    def _held_out(self, stage: str) -> list[str]:
+        """Return the prefixes of what is measured, in the order of the loaders."""
+        data = getattr(self.trainer, "datamodule", None)
+        return data.held_out(stage) if isinstance(data, PreferenceDataModule) else [stage]
 
-    def _log_details(self, metrics: PreferenceMetrics, prefix: str) -> None:
-        """Log what the table of all pairs says; it is kept for the plot."""
-        self.tables[prefix] = metrics.table()
-        found = {f"{prefix}/{name}": x for name, x in details(self.tables[prefix]).items()}
-        self.log_dict(found)  # each process has gathered all rows
+    def _metrics_of(self, prefix: str) -> PreferenceMetrics:
+        own = {"val": self.val_metrics, "test": self.test_metrics}
+        return own[prefix] if prefix in own else self.also_metrics[prefix]  # type: ignore[return-value]
+
+    def _measure(self, batch: PairBatch, prefix: str) -> None:
+        output = self._step(batch)
+        metrics = self._metrics_of(prefix)
+        metrics.update(batch, output.q, output.pair_losses)
+        self.log_dict(
+            metrics.named(prefix),
+            batch_size=batch.num_pairs,
+            prog_bar=prefix == "val",
+            add_dataloader_idx=False,  # the prefix tells the sets apart
+        )
+
+    def _log_details(self, stage: str) -> None:
+        """Log what the tables of all pairs say; they are kept for the plots."""
+        self.tables = {}
+        for prefix in self._held_out(stage):
+            self.tables[prefix] = self._metrics_of(prefix).table()
+            found = {f"{prefix}/{name}": x for name, x in details(self.tables[prefix]).items()}
+            self.log_dict(found)  # each process has gathered all rows
 
     def _warmup(self, step: int) -> float:
         """Return the factor of the learning rate, as transformers' constant schedule has it."""
@@ -325,12 +351,26 @@ class StepDPO(pl.LightningModule):
 
     def _new_renderer(self) -> SequenceRenderer:
         chat = load_renderer(resolve_model(self._backbone.name), self._backbone.revision)
+        check_tokenizer(chat, self.lineage)
         return SequenceRenderer(chat, self.max_length)
 
+    def _refuse_other_model(self, checkpoint: Mapping[str, Any]) -> None:
+        """Check what shapes do not tell: weights of one base model may fit another."""
+        saved = checkpoint.get("hyper_parameters", {}).get("backbone")
+        trained = Path(BackboneSpec(**saved).public_name).name if saved else None
+        now = Path(self._backbone.public_name).name
+        if trained not in (None, now):
+            raise CheckpointError(
+                f"the checkpoint was trained on {trained!r}, model.backbone.name is "
+                f"{self._backbone.name!r}; set it to the former, or give another checkpoint"
+            )
+        check_tokenizer(self.renderer.chat, checkpoint.get("lineage", {}))
+
     def _report_other_settings(self, head: QHead) -> None:
-        """Say which of the given settings the checkpoint overrules."""
+        """Say which of the given settings the checkpoint overrules; the default was not given."""
+        default = (_DEFAULT_HEAD.kind, _DEFAULT_HEAD.settings())
         used, given = (head.kind, head.settings()), (self._head.kind, self._head.settings())
-        if used != given:
+        if given not in (used, default):
             _log.warning("the checkpoint's Q-head %s is used, not the one given, %s", used, given)
 
     def _save_plain_hyperparameters(self) -> None:

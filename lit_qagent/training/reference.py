@@ -35,7 +35,7 @@ def fill_reference(data: PreferenceDataModule, model: QModel, *, write: bool = T
         write: Keep what was computed; one of several processes does.
     """
     base = hash_base(model)
-    for split in _SPLITS:
+    for split in (*_SPLITS, *data.also):
         pairs = data.pairs_of(split)
         if not pairs:
             continue

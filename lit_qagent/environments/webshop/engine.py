@@ -134,6 +134,10 @@ class Shop:
         """Return the products on the current page of results."""
         return [self._products[position] for position in self.shown_positions(state)]
 
+    def labels(self, state: ShopState) -> dict[str, str]:
+        """Return what is clicked to open each product on a page of results, by its asin."""
+        return {product.asin: product.asin for product in self.shown(state)}
+
     def clickables(self, state: ShopState) -> tuple[str, ...]:
         """Return everything that can be clicked on a page, as it is written there."""
         if state.page == "results":

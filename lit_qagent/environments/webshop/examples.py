@@ -6,7 +6,6 @@ from functools import lru_cache
 
 from lit_qagent.core.records import Task, Trajectory
 from lit_qagent.core.seeds import derive_seed
-from lit_qagent.environments.base import Environment
 from lit_qagent.environments.splits import SplitSizes
 from lit_qagent.environments.webshop.catalog import CatalogSpec, generate_catalog
 from lit_qagent.environments.webshop.engine import BUY, NEXT, PageSpec
@@ -14,13 +13,14 @@ from lit_qagent.environments.webshop.environment import WebShop
 from lit_qagent.environments.webshop.files_world import WebShopFiles
 from lit_qagent.environments.webshop.goals import Goal, draw_goals
 from lit_qagent.environments.webshop.queries import list_queries
+from lit_qagent.environments.webshop.world import ShopWorld
 
 _NUM_EXAMPLES = 2
 _NUM_PRODUCTS = 40
 _MAX_STEPS = 60
 
 
-def solve(environment: Environment, task: Task) -> Trajectory:
+def solve(environment: ShopWorld, task: Task) -> Trajectory:
     """Play a shop task to full reward in a branch of its own, knowing the goal product.
 
     No agent may call this; it shows what a perfect customer does.
@@ -63,14 +63,14 @@ def solved_in(world: WebShopFiles) -> Sequence[Trajectory]:
     return tuple(solve(twin, task) for task in tasks)
 
 
-def _plan(branch: Environment, goal: Goal) -> Iterator[str]:
+def _plan(branch: ShopWorld, goal: Goal) -> Iterator[str]:
     query = _best_query(branch, goal)
     yield _message(f"I search for {query}.", f"search[{query}]")
-    while f"click[{goal.asin}]" not in (branch.observation.admissible or ()):
+    while (label := branch.label_of(goal.asin)) is None:
         yield _message("Nothing here fits. I look at the next page.", f"click[{NEXT}]")
     yield _message(
-        f"{goal.asin} has what I need and costs less than {goal.price_upper:.2f}.",
-        f"click[{goal.asin}]",
+        f"{label} has what I need and costs less than {goal.price_upper:.2f}.",
+        f"click[{label}]",
     )
     options = goal.options if isinstance(goal.options, Mapping) else {}
     for kind, value in options.items():
@@ -78,7 +78,7 @@ def _plan(branch: Environment, goal: Goal) -> Iterator[str]:
     yield _message("Everything is chosen, so I buy.", f"click[{BUY}]")
 
 
-def _best_query(branch: Environment, goal: Goal) -> str:
+def _best_query(branch: ShopWorld, goal: Goal) -> str:
     """Return the first listed query that leads to the goal, on its first page if possible."""
     queries = list_queries(branch.task.instruction)
     reached = {query: _pages_to(branch, query, goal) for query in queries}
@@ -86,13 +86,13 @@ def _best_query(branch: Environment, goal: Goal) -> str:
     return min(found, key=lambda query: found[query]) if found else goal.title
 
 
-def _pages_to(branch: Environment, query: str, goal: Goal) -> int | None:
+def _pages_to(branch: ShopWorld, query: str, goal: Goal) -> int | None:
     """Return how many pages of a query's results come before the goal; None if it is on none."""
     twin = branch.fork()
     twin.max_steps = _MAX_STEPS
     twin.step(f"search[{query}]")
     num_pages = 0
-    while f"click[{goal.asin}]" not in (twin.observation.admissible or ()):
+    while twin.label_of(goal.asin) is None:
         if not twin.step(f"click[{NEXT}]").valid:
             return None
         num_pages += 1

@@ -2,13 +2,14 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, Literal, Self
 
 from lit_qagent.core.errors import ConfigError, OverlapError
 from lit_qagent.core.records import Task, Trajectory
 from lit_qagent.environments.webshop.catalog import Product
 from lit_qagent.environments.webshop.colors import COLOR_NAMES
-from lit_qagent.environments.webshop.engine import PageSpec, ShopState
+from lit_qagent.environments.webshop.engine import PageSpec, Search, Shop, ShopState
 from lit_qagent.environments.webshop.goal_book import GoalTasks
 from lit_qagent.environments.webshop.manifests import Manifest, load_manifest
 from lit_qagent.environments.webshop.nouns import choose_nouns
@@ -17,6 +18,7 @@ from lit_qagent.environments.webshop.original_pages import render_original, shor
 from lit_qagent.environments.webshop.pages import render_page
 from lit_qagent.environments.webshop.queries import list_queries
 from lit_qagent.environments.webshop.reward import Purchase, RewardRule
+from lit_qagent.environments.webshop.small_pages import SmallPages, SmallShop
 from lit_qagent.environments.webshop.stock import ShopFiles, Stock, load_stock
 from lit_qagent.environments.webshop.world import TASK, ShopWorld, hash_content
 
@@ -53,6 +55,7 @@ class WebShopFiles(ShopWorld):
             three queries made from the instruction's words, for very small models.
         title_nouns: How the reward finds the nouns of titles. ``words``: a rule that needs no
             package, approximate. ``spacy``: as the original does, exact; the extra ``worlds``.
+        small: Short pages, for very small models; their form in place of ``observation``.
         num_products: Take only so many products from the file's beginning.
         max_steps: Step limit.
         seed: Decides prices and price limits.
@@ -75,6 +78,7 @@ class WebShopFiles(ShopWorld):
         observation: Literal["text", "text_rich", "compact"] = "text",
         search: Literal["open", "listed"] = "open",
         title_nouns: Literal["words", "spacy"] = "words",
+        small: SmallPages | None = None,
         num_products: int | None = None,
         max_steps: int = 10,
         seed: int = 0,
@@ -87,6 +91,7 @@ class WebShopFiles(ShopWorld):
         self.overlap = overlap
         self.observation_style = observation
         self.search_mode = search
+        self.small = small
         self.seed = seed
         self._rule = RewardRule(nouns=choose_nouns(title_nouns), colors=COLOR_NAMES, pairs=True)
         self._stock = load_stock(
@@ -98,7 +103,7 @@ class WebShopFiles(ShopWorld):
         )
         self._manifest = load_manifest(splits, goals=goals, num_goals=len(self._stock.book))
         self._left_out, self._tasks = _deal(self._stock, self._manifest, drop=overlap == "drop")
-        self._shop = OriginalShop(self._stock.products, _PAGES, self._stock.search)
+        self._shop = self._open_shop(self._stock.products, self._stock.search)
         self._settings = self._describe()
         self._solved: list[Trajectory] = []  # the examples, once made; forks share them
 
@@ -148,23 +153,31 @@ class WebShopFiles(ShopWorld):
     def with_products(self, products: Sequence[Product]) -> Self:
         """Return a branch whose shop has other products, the same pages and no exact nouns."""
         twin = self.fork()
-        twin._shop = OriginalShop(products, _PAGES)
+        twin._shop = twin._open_shop(products)
         twin._rule = RewardRule()
         return twin
 
+    def _open_shop(self, products: Sequence[Product], search: Search | None = None) -> Shop:
+        if self.small:
+            return SmallShop(products, self.small, search)
+        return OriginalShop(products, _PAGES, search)
+
     def _start_page(self, task: Task) -> str:
-        if self.observation_style == "compact":
+        if self.small or self.observation_style == "compact":
             return shorten(f"Instruction: {task.instruction}")
         return super()._start_page(task)
 
     def _listed_queries(self) -> tuple[str, ...] | None:
         if self.search_mode == "open":
             return None
-        queries = list_queries(self.task.instruction)
+        instruction = self.task.instruction
+        queries = self.small.queries(instruction) if self.small else list_queries(instruction)
         return tuple(dict.fromkeys(query[:_MAX_QUERY_CHARS].strip() for query in queries))
 
     def _render(self, state: ShopState, purchase: Purchase | None = None) -> str:
         instruction, style = self.task.instruction, self.observation_style
+        if isinstance(self._shop, SmallShop):
+            return shorten(self._shop.render(state))
         if style == "compact":
             return shorten(render_page(self._shop, state, instruction, style))
         reward = purchase.reward if purchase else 0.0
@@ -187,6 +200,7 @@ class WebShopFiles(ShopWorld):
                 "twins_of_held_out": _count_twins(self._stock, self._manifest),
             },
             **self._stock.settings(),
+            **({"small": asdict(self.small)} if self.small else {}),
         }
         return {"data_hash": hash_content([self.version, facts]), **facts}
 

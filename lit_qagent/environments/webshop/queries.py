@@ -9,6 +9,18 @@ _LEAD = re.compile(
 )
 _PRICE = re.compile(r",?\s*(?:and\s+)?price lower than.*$", re.IGNORECASE | re.DOTALL)
 _CLAUSE = re.compile(r"\s+(?:in|with|for|that)\s+.*$", re.IGNORECASE | re.DOTALL)
+_COMMAND = re.compile(r"^(?:find me|show me|buy)\s+", re.IGNORECASE)
+
+
+def whole_query(instruction: str) -> str:
+    """Return all that an instruction asks for but the price.
+
+    Examples:
+        >>> whole_query("Find me cotton shirts with size: small, and price lower than 40 dollars")
+        'cotton shirts with size: small'
+    """
+    text = instruction.strip()
+    return _COMMAND.sub("", _PRICE.sub("", text)).strip() or text
 
 
 def list_queries(instruction: str) -> tuple[str, ...]:

@@ -44,6 +44,11 @@ class ShopWorld(Environment):
             f"option value or a button: {', '.join(buttons)}."
         )
 
+    def label_of(self, asin: str) -> str | None:
+        """Return what opens a product on the page shown now, or None if it is not on it."""
+        state: ShopState = self._state
+        return self._shop.labels(state).get(asin) if state.page == "results" else None
+
     def _start_page(self, task: Task) -> str:
         """Return the first page."""
         return self._render(ShopState())

@@ -165,7 +165,7 @@ def test_an_error_of_one_request_leaves_the_others_alone(model: Path, q_model: Q
 
 
 def test_nothing_is_found_in_an_empty_cache() -> None:
-    kept = HistoryCache(LOTS, ("policy",), 2).find([1, 2, 3], 5)
+    kept = HistoryCache(LOTS, ("policy",)).find([1, 2, 3], 5)
     assert kept.num_tokens == 0
     assert kept.memories["policy"].num_new == 5
     assert kept.memories["policy"].num_bytes == 0
