@@ -5,10 +5,13 @@ All three compute beta * (log pi - log pi_ref) of the same candidates with SmolL
 ours      keys and values kept over the episode, candidates as branches, one copy of the weights
 original  two whole models, one full forward pass per candidate, logits of all positions
 batched   one copy of the weights, the candidates of a step as a batch of full sequences
+scalar    as ours with a scalar head, which needs no reference pass and no logits
+base      what all of them need before the first weight is read: imports, tokenizer, the episode
 
 The slow sides score a part of the candidates, whose histories are as long as the mean of all, and
 count what they scored. One thread and CPU seconds: what else the machine does
-hardly matters.
+hardly matters. Memory is the peak of a process of its own, loading included, less that of the base;
+the original's is that of the longest history, as it is ours.
 """
 
 import argparse
@@ -18,7 +21,9 @@ import random
 import time
 from typing import Any
 
+import peft  # noqa: F401 (a part of the base)
 import torch
+import transformers.models.llama.modeling_llama  # noqa: F401 (a part of the base)
 from rows import add_json_option, peak_rss_gb, run_side, show
 
 from lit_qagent.core.records import History, Message
@@ -26,7 +31,7 @@ from lit_qagent.core.seeds import derive_seed
 from lit_qagent.data.batch import collate_sequences
 from lit_qagent.data.rendering import SequenceRenderer
 from lit_qagent.models.backbone import build_backbone
-from lit_qagent.models.q_heads import ImplicitQHead
+from lit_qagent.models.q_heads import ImplicitQHead, QHead, ScalarQHead
 from lit_qagent.models.q_model import QModel
 from lit_qagent.models.scorer import QScorer
 from lit_qagent.models.specs import BackboneSpec, LoraSpec
@@ -69,10 +74,11 @@ def make_episode(num_candidates: int) -> list[tuple[History, list[str]]]:
     return steps
 
 
-def load_q_model() -> QModel:
+def load_q_model(head: QHead | None = None) -> QModel:
     torch.manual_seed(0)
     spec = BackboneSpec(name="SmolLM2-135M-Instruct", dtype="float32")
-    q_model = QModel(build_backbone(spec, LoraSpec(rank=16, alpha=32)), ImplicitQHead(beta=BETA))
+    backbone = build_backbone(spec, LoraSpec(rank=16, alpha=32))
+    q_model = QModel(backbone, head or ImplicitQHead(beta=BETA))
     for name, parameter in q_model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.01)
@@ -83,8 +89,19 @@ def make_renderer() -> SequenceRenderer:
     return SequenceRenderer(load_renderer(resolve_model("SmolLM2-135M-Instruct")), 8192)
 
 
-def run_ours(num_candidates: int) -> dict[str, Any]:
-    scorer = QScorer(load_q_model(), make_renderer())
+def run_base(num_candidates: int) -> dict[str, Any]:
+    renderer = make_renderer()
+    for history, candidates in make_episode(num_candidates):
+        renderer.render(history, candidates)
+    return {"peak_rss_gb": peak_rss_gb()}
+
+
+def run_scalar(num_candidates: int) -> dict[str, Any]:
+    return run_ours(num_candidates, ScalarQHead())
+
+
+def run_ours(num_candidates: int, head: QHead | None = None) -> dict[str, Any]:
+    scorer = QScorer(load_q_model(head), make_renderer())
     episode = make_episode(num_candidates)
 
     async def play() -> list[list[float]]:
@@ -137,15 +154,19 @@ def result(scores: list[list[float]], num_scored: int, seconds: float) -> dict[s
     }
 
 
-SIDES = {"ours": run_ours, "original": run_original, "batched": run_batched}
+SIDES = {
+    "ours": run_ours,
+    "original": run_original,
+    "batched": run_batched,
+    "scalar": run_scalar,
+    "base": run_base,
+}
+RUNS = (("base", 5), ("ours", 5), ("original", 5), ("batched", 5), ("scalar", 5), ("ours-8", 8))
 
 
 def run_all() -> tuple[dict[str, dict[str, Any]], float]:
     """Run the sides; returns them with the largest difference of a score."""
-    sides = {
-        name: run_side(__file__, name.split("-")[0], "-n", str(n))
-        for name, n in (("ours", 5), ("original", 5), ("batched", 5), ("ours-8", 8))
-    }
+    sides = {name: run_side(__file__, name.split("-")[0], "-n", str(n)) for name, n in RUNS}
     ours = sides["ours"]["scores"]
     pairs = list(zip(sides["batched"]["scores"][0], ours[MIDDLE], strict=True))
     for row, index in zip(sides["original"]["scores"], ORIGINAL_STEPS, strict=True):
@@ -163,13 +184,19 @@ def main() -> None:
         print(json.dumps(SIDES[options.side](options.n)))
         return
     sides, difference = run_all()
-    rate = {name: side["candidates_per_cpu_second"] for name, side in sides.items()}
+    key = "candidates_per_cpu_second"
+    rate = {name: side[key] for name, side in sides.items() if key in side}
+    added = {
+        name: side["peak_rss_gb"] - sides["base"]["peak_rss_gb"] for name, side in sides.items()
+    }
     figures = {
         "ratio_to_original": rate["ours"] / rate["original"],
         # The original runs one candidate after the other: its rate does not depend on how many.
         "ratio_to_original_8": rate["ours-8"] / rate["original"],
         "ratio_to_batched": rate["ours"] / rate["batched"],
-        "memory_ratio": sides["ours"]["peak_rss_gb"] / sides["original"]["peak_rss_gb"],
+        "ratio_of_scalar_to_ours": rate["scalar"] / rate["ours"],
+        "memory_ratio": added["ours"] / added["original"],
+        "memory_ratio_with_base": sides["ours"]["peak_rss_gb"] / sides["original"]["peak_rss_gb"],
         "max_score_difference": difference,
     }
     rows = [

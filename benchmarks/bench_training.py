@@ -1,227 +1,150 @@
 """Step-level DPO against TRL's DPOTrainer: pairs/s, peak memory, and that the losses are equal.
 
-python benchmarks/bench_training.py [--json PATH]        about three minutes on two cores
-python benchmarks/bench_training.py --pairs ../shared/data/step_pairs/pairs.jsonl --trl-steps 5
+python benchmarks/bench_training.py                      SmolLM2-135M, LoRA, float32, batches of 4
+python benchmarks/bench_training.py --depths 5 10 20 --plot depths.png
+python benchmarks/bench_training.py --shape llama31-8b --device cuda --dtype bfloat16 \\
+    --trajectory-tokens 2048 16384                       random weights; nothing is fetched
 
-Each side runs in a process of its own on the same pairs, model (SmolLM2-135M, float32), adapter and
-settings (see training_sides.py); a step is collating, forward, backward and optimizer. On a CPU the
-figures are CPU seconds, which other work on the machine does not change; wall seconds stand beside.
-Ours takes whole trajectories as batches; `ours-same` the very batches of 4 that TRL gets. `trl` is
-TRL with its output layer on answer positions only, as on GPUs; `trl-stock` is what it does on a CPU
-(2 pairs a batch, given the known reference: a minute and ten gigabytes less, both in its favour).
+Each side runs in a process of its own on the same pairs, model and adapter (training_sides.py).
+On a CPU the figures are CPU seconds, which other work on the machine does not change; wall seconds
+stand beside. Ours takes whole trajectories as batches; `ours, TRL's batches` the very batches of 4
+that TRL gets. `TRL as on GPUs` has its output layer on answer positions only, `TRL stock` is what
+it does on a CPU (2 pairs in a batch: a minute and ten gigabytes less, in its favour). TRL is given
+the reference log-probabilities of the long pairs unless --own-reference is set; those of the short
+pairs it always computes itself.
+
+--depths: a trajectory of each depth; TRL is timed on its first, middle and last pair, one at a
+time, and their mean stands for all (the pairs' lengths grow evenly).
+
+--shape: `mfu` is the model's operations for real tokens, neither padding nor recomputed layers,
+through the seconds and the peak of the device (flops.py has the formula; --peak-tflops gives the
+peak of a device that it does not know). A shared token counts once, as it is computed once;
+`unshared_tokens_per_s` is what a trainer that shares nothing would have to reach. The first step
+of each side is not timed on a GPU: kernels are compiled in it. Where TRL runs out of memory its
+batch is halved until it fits, and the row says so.
 """
 
 import argparse
 import json
-import os
-import platform
-import random
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from statistics import median
 from typing import Any
+
+from rows import add_json_option, show
+from training_data import generate, read_rows, short_pairs
+from training_runs import measure_depths, measure_shape, rate, run, seconds
 
 BATCH = 4
 REAL_PAIRS = Path("../shared/data/step_pairs/pairs.jsonl")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
-    parser.add_argument("--pairs", type=Path, help="JSON lines in TRL's format; else generated")
-    parser.add_argument(
-        "--trl-steps", type=int, default=1, help="batches of 4 that TRL is timed on"
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--trajectories", type=int, default=4, help="that ours is timed on")
-    parser.add_argument("--depths", action="store_true", help="cost of 5, 10 and 20 steps instead")
+    add_json_option(parser)
+    parser.add_argument("--pairs", type=Path, help="JSON lines in TRL's format; else generated")
+    parser.add_argument("--batch", type=int, default=BATCH, help="pairs in a batch of TRL")
+    parser.add_argument("--trl-steps", type=int, default=3, help="batches that TRL is timed on")
+    parser.add_argument("--trajectories", type=int, default=3, help="that ours is timed on")
+    parser.add_argument("--forest", type=int, default=1, help="trajectories in a batch of ours")
+    parser.add_argument("--own-reference", action="store_true", help="TRL computes its own")
+    parser.add_argument("--depths", type=int, nargs="+", help="cost of so many steps instead")
+    parser.add_argument("--plot", type=Path, help="with --depths: write a PNG")
+    parser.add_argument("--shape", choices=["llama31-8b", "phi-1_5", "tiny"])
+    parser.add_argument("--trajectory-tokens", type=int, nargs="+", help="with --shape")
+    parser.add_argument("--device", choices=["cpu", "cuda"], help="a GPU if there is one")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
+    parser.add_argument("--no-checkpointing", action="store_true", help="keep all activations")
+    parser.add_argument("--peak-tflops", type=float, help="of the device, for --shape")
     options = parser.parse_args()
-    figures = measure_depths() if options.depths else measure(options)
-    figures["machine"] = machine()
-    report(figures)
-    if options.json:
-        options.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    if options.device is None:
+        import torch
 
-
-def measure(options: argparse.Namespace) -> dict[str, Any]:
+        options.device = "cuda" if torch.cuda.is_available() else "cpu"
     with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        pairs = options.pairs or (REAL_PAIRS if REAL_PAIRS.is_file() else generate(folder, 8, 5))
-        num_ours = max(5 * options.trajectories, BATCH * options.trl_steps)
-        trl = run("trl", pairs, BATCH * options.trl_steps)
-        known = folder / "reference.json"
-        known.write_text(json.dumps(trl), encoding="utf-8")
-        stock = run("trl-stock", pairs, 2, "--batch", "2", "--reference", str(known))
-        ours = run("ours", pairs, num_ours)
-        same = run("ours-same", pairs, BATCH * options.trl_steps)
-        short = short_pairs(folder)
-        short_trl, short_ours = run("trl", short, 12), run("ours-same", short, 12)
-    rows = [row("ours", ours), row("ours, TRL's batches", same), row("TRL as on GPUs", trl)]
-    rows += [row("TRL stock", stock)]
-    rows += [row("ours, short pairs", short_ours), row("TRL as on GPUs, short pairs", short_trl)]
-    return {
-        "pairs_per_second_ratio": rate(ours) / rate(trl),
-        "pairs_per_second_ratio_same_batches": rate(same) / rate(trl),
-        "pairs_per_second_ratio_stock": rate(ours) / rate(stock),
+        if options.depths:
+            rows, figures = measure_depths(options, Path(scratch))
+        elif options.shape and not options.pairs:
+            rows, figures = measure_shape(options, Path(scratch))
+        else:
+            rows, figures = measure(options, Path(scratch))
+    show(rows, options.json, figures)
+
+
+def measure(
+    options: argparse.Namespace, folder: Path
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    pairs = options.pairs or (REAL_PAIRS if REAL_PAIRS.is_file() else generate(folder, [5] * 8))
+    num_trl = options.batch * options.trl_steps
+    num_rows = len(read_rows(pairs))
+    ours_rows = list(range(min(num_rows, max(5 * options.trajectories, num_trl))))
+    short = ["--short", str(short_pairs(folder))]
+    ours = run(options, "ours", pairs, ours_rows, "--same", str(num_trl), *short)
+    known = folder / "reference.json"
+    known.write_text(json.dumps(ours["main"]["reference"]), encoding="utf-8")
+    given = ["--reference", str(known)]
+    trl_rows = ours_rows[:num_trl]
+    trl = run(options, "trl", pairs, trl_rows, *([] if options.own_reference else given), *short)
+    stock = run(options, "trl-stock", pairs, trl_rows[:2], *given, "--batch", "2")
+    rows = [
+        row("ours", ours["main"], ours["device"], ours["peak_gb"]),
+        row("ours, TRL's batches", ours["same"], ours["device"]),
+        row("TRL as on GPUs", trl["main"], trl["device"], trl["peak_gb"]),
+        row("TRL stock", stock["main"], stock["device"], stock["peak_gb"]),
+        row("ours, short pairs", ours["short"], ours["device"]),
+        row("TRL as on GPUs, short pairs", trl["short"], trl["device"]),
+    ]
+    per_s = [entry["pairs_per_s"] for entry in rows]
+    figures = {
+        "pairs_per_second_ratio": per_s[0] / per_s[2],
+        "pairs_per_second_ratio_same_batches": per_s[1] / per_s[2],
+        "pairs_per_second_ratio_stock": per_s[0] / per_s[3],
         "peak_memory_ratio": ours["peak_gb"] / trl["peak_gb"],
         "max_loss_difference": max(
-            loss_difference(ours, trl),
-            loss_difference(same, trl),
-            loss_difference(short_ours, short_trl),
+            loss_difference(ours["main"], trl["main"]),
+            loss_difference(ours["same"], trl["main"]),
+            loss_difference(ours["short"], trl["short"]),
         ),
-        "short_pairs_ratio": rate(short_ours) / rate(short_trl),
-        "reference_ratio": reference_rate(ours) / reference_rate(trl),
-        "pairs": str(pairs),
-        "rows": rows,
+        "short_pairs_ratio": per_s[4] / per_s[5],
+        "short_reference_ratio": reference_rate(ours["short"]) / reference_rate(trl["short"]),
+        "pairs": pairs.name,
     }
-
-
-def run(side: str, pairs: Path, num_pairs: int, *more: str) -> dict[str, Any]:
-    """Measure one side in a fresh process."""
-    script = Path(__file__).with_name("training_sides.py")
-    command = [sys.executable, str(script), "--side", side, "--pairs", str(pairs)]
-    command += ["--num-pairs", str(num_pairs), *more]
-    root = str(Path(__file__).parents[1])
-    done = subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "PYTHONPATH": root},
-    )
-    if done.returncode:
-        raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr[-3000:]}")
-    found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
-    return found
-
-
-def rate(side: dict[str, Any]) -> float:
-    """Pairs per CPU second of the median step (wall second on a GPU)."""
-    clock = "wall_s" if side["device"] != "cpu" else "cpu_s"
-    return median(step["pairs"] / step[clock] for step in side["steps"])
+    if options.own_reference:
+        found = reference_rate(ours["main"]) / reference_rate(trl["main"])
+        figures["reference_ratio"] = found
+    return rows, figures
 
 
 def reference_rate(side: dict[str, Any]) -> float:
-    return sum(step["pairs"] for step in side["steps"]) / side["reference_cpu_s"]
+    """Pairs per CPU second of the pass before training."""
+    once = side.get("reference_cpu_s") or sum(step["reference_cpu_s"] for step in side["steps"])
+    num_pairs: int = sum(step["pairs"] for step in side["steps"])
+    return num_pairs / float(once)
 
 
 def loss_difference(ours: dict[str, Any], trl: dict[str, Any]) -> float:
     """Largest difference of the mean losses of TRL's batches."""
     losses, size = ours["pair_losses"], trl["steps"][0]["pairs"]
-    means = [sum(losses[i : i + size]) / size for i in range(0, len(losses), size)]
+    means = [sum(losses[i : i + size]) / size for i in range(0, len(losses) - size + 1, size)]
     return max(abs(a - b) for a, b in zip(means, trl["batch_losses"], strict=False))
 
 
-def row(name: str, side: dict[str, Any]) -> dict[str, Any]:
+def row(
+    name: str, side: dict[str, Any], device: str, peak_gb: float | None = None
+) -> dict[str, Any]:
     steps = side["steps"]
-    return {
+    num_pairs = sum(step["pairs"] for step in steps)
+    found = {
         "side": name,
-        "pairs_per_s": rate(side),
+        "pairs_per_s": rate(side, device),
         "pairs_per_wall_s": median(step["pairs"] / step["wall_s"] for step in steps),
-        "tokens_per_pair": sum(s["tokens"] for s in steps) / sum(s["pairs"] for s in steps),
-        "peak_gb": side["peak_gb"],
+        "tokens_per_pair": sum(step["padded_tokens"] for step in steps) / num_pairs,
         "steps": len(steps),
+        "step_s": [round(seconds(step, device), 2) for step in steps],
     }
-
-
-def measure_depths() -> dict[str, Any]:
-    """Tokens and CPU seconds of one trajectory of 5, 10 and 20 steps; TRL's tokens beside."""
-    rows = []
-    with tempfile.TemporaryDirectory() as scratch:
-        for depth in (5, 10, 20):
-            ours = run("ours", generate(Path(scratch), 1, depth), depth)
-            [step] = ours["steps"]
-            rows.append(
-                {
-                    "depth": depth,
-                    "tokens": step["tokens"],
-                    "tokens_pair_by_pair": ours["unshared_tokens"],
-                    "cpu_s": step["cpu_s"],
-                    "ms_per_token": 1e3 * step["cpu_s"] / step["tokens"],
-                }
-            )
-    return {"rows": rows}
-
-
-def generate(folder: Path, num_trajectories: int, depth: int) -> Path:
-    """Write step-level pairs of the shape that agents give: instruction, question, steps."""
-    words = random.Random(0)
-
-    def text(num_words: int) -> str:
-        return " ".join(words.choice(_WORDS) for _ in range(num_words))
-
-    path = folder / f"pairs_{depth}.jsonl"
-    instruction = f"Answer the question step by step. {text(330)}"
-    rows = []
-    for _ in range(num_trajectories):
-        chat = [{"role": "user", "content": f"{instruction}\nQuestion: {text(14)}?"}]
-        for _ in range(depth):
-            better, worse = (f"Thought: {text(18)}.\nAction: Search[{text(3)}]" for _ in range(2))
-            pair = {"chosen": better, "rejected": worse}
-            sides = {k: [{"role": "assistant", "content": v}] for k, v in pair.items()}
-            rows.append({"prompt": list(chat), **sides})
-            chat += sides["chosen"]
-            chat.append({"role": "user", "content": f"Observation: {text(85)}."})
-    path.write_text("".join(json.dumps(one) + "\n" for one in rows), encoding="utf-8")
-    return path
-
-
-def short_pairs(folder: Path) -> Path:
-    """Write independent pairs with short prompts: the case where sharing brings least."""
-    words = random.Random(1)
-    path = folder / "short.jsonl"
-    lines = []
-    for _ in range(12):
-        ask, better, worse = (
-            " ".join(words.choice(_WORDS) for _ in range(n)) for n in (12, 30, 30)
-        )
-        lines.append(
-            {
-                "prompt": [{"role": "user", "content": ask}],
-                "chosen": [{"role": "assistant", "content": better}],
-                "rejected": [{"role": "assistant", "content": worse}],
-            }
-        )
-    path.write_text("".join(json.dumps(one) + "\n" for one in lines), encoding="utf-8")
-    return path
-
-
-def machine() -> dict[str, Any]:
-    """Facts that the figures depend on."""
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=Path(__file__).parent,
-    )
-    return {
-        "commit": commit.stdout.strip(),
-        "cores": os.cpu_count(),
-        "load": round(os.getloadavg()[0], 1),
-        "platform": platform.platform(),
-        "python": platform.python_version(),
-    }
-
-
-def report(figures: dict[str, Any]) -> None:
-    for entry in figures["rows"]:
-        print("  ".join(f"{key}={_show(value)}" for key, value in entry.items()))
-    ratios = {k: v for k, v in figures.items() if k not in ("rows", "machine")}
-    print("  ".join(f"{key}={_show(value)}" for key, value in ratios.items()))
-    print("  ".join(f"{key}={value}" for key, value in figures["machine"].items()))
-
-
-def _show(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-_WORDS = """
-river mountain village record station bridge author painter island garden museum castle before after
-between under near which where when number early later first second largest smallest northern
-southern history people family company school music letter paper stone
-""".split()  # noqa: SIM905 (a list of them fills a screen)
+    return found if peak_gb is None else {**found, "peak_gb": peak_gb}
 
 
 if __name__ == "__main__":

@@ -52,7 +52,8 @@ class Asking:
     """Asks on behalf of one iteration, and counts what it costs.
 
     Attributes:
-        policy: Who is asked.
+        policy: Who proposes actions.
+        critic: Who criticises, scores and reflects.
         prompt: How the world is shown.
         sampling: How to sample.
         seed: Seed of the collection.
@@ -64,6 +65,7 @@ class Asking:
     """
 
     policy: Policy
+    critic: Policy
     prompt: PromptSpec
     sampling: Sampling
     seed: int
@@ -135,7 +137,7 @@ class Asking:
         return await self._remark(history, _ASK_REFLECTION.format(reward=reward), "reflect", 0)
 
     async def score(self, history: History, action: str, step: int) -> float | None:
-        """Return the policy's own score of an action in [0, 1]; None if its answer is no score."""
+        """Return the critic's score of an action in [0, 1]; None if its answer is no score."""
         sampling = replace(self.sampling, max_tokens=_SCORE_TOKENS, stop=())
         constraint = Constraint(choices=_SCORES) if self.prompt.constrain else None
         text = await self._ask(
@@ -162,7 +164,7 @@ class Asking:
         step: int,
     ) -> str:
         proposed = await propose_actions(
-            self.policy,
+            self.critic,
             self._show(history, question),
             1,
             sampling,
@@ -170,7 +172,7 @@ class Asking:
             seed=self._seed(purpose, step),
         )
         if not proposed.proposals:
-            raise PolicyFailure(f"{type(self.policy).__name__} gave no answer to a {purpose}")
+            raise PolicyFailure(f"{type(self.critic).__name__} gave no answer to a {purpose}")
         self._count(proposed, is_action=False)
         return proposed.proposals[0].text
 

@@ -12,11 +12,11 @@ class Limits:
     """Upper limits; what is not given is not limited. The iteration that crosses one is kept.
 
     Attributes:
-        iterations: Iterations.
-        requests: Requests to the policy.
+        iterations: Iterations of the search.
+        requests: Requests to the policy and the critic.
         tokens: Tokens of prompts and answers together.
         seconds: Wall time, in seconds.
-        dollars: Price of the tokens.
+        dollars: Price of the tokens, in dollars.
     """
 
     iterations: int | None = None
@@ -44,11 +44,12 @@ class Budget:
     """Limits of each tree and of the run, and what tokens cost.
 
     Attributes:
-        tree: Of each tree; a tree that reaches one ends there and can be gone on with later.
-        run: Of one run of the command; trees in flight stay unfinished and are gone on with by
-            the next run.
-        dollars_per_million_prompt_tokens: Price of prompts.
-        dollars_per_million_generated_tokens: Price of answers.
+        tree: Limits of each tree; one that reaches a limit ends there, and --extend_budget goes on
+            with it.
+        run: Limits of one run of the command; trees in flight stay unfinished, and the next run
+            goes on with them.
+        dollars_per_million_prompt_tokens: Price of prompts; needed for limits in dollars.
+        dollars_per_million_generated_tokens: Price of answers; needed for limits in dollars.
     """
 
     tree: Limits = field(default_factory=Limits)
@@ -103,12 +104,20 @@ class RunLimits:
         budget: What the run and each of its trees may cost.
         outage_patience_s: Seconds to wait for a policy that answers nobody.
         extend_budget: Go on with trees that a budget ended.
+        sequences_in_flight: Samples asked for at once, over all trees; None leaves it to the
+            concurrency.
     """
 
     budget: Budget = field(default_factory=Budget)
     outage_patience_s: float = 120.0
     extend_budget: bool = False
+    sequences_in_flight: int | None = None
 
     def __post_init__(self) -> None:
         if self.outage_patience_s < 0:
             raise ConfigError(f"outage_patience_s must be >= 0, got {self.outage_patience_s}")
+        if self.sequences_in_flight is not None and self.sequences_in_flight < 1:
+            raise ConfigError(
+                f"sequences_in_flight must be >= 1, got {self.sequences_in_flight}; leave it out "
+                "for as many as the concurrency brings"
+            )

@@ -1,15 +1,18 @@
 """The commands of ``python -m data_collection``: they parse and wire, nothing else."""
 
+import os
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from data_collection.budget import Budget, RunLimits
+from data_collection.executors import ClusterFailure, Executor, LocalExecutor, RayExecutor
 from data_collection.setup import SearchSetup
 from data_collection.spec import SearchSpec
+from data_collection.tracking import RunLogger, make_logger
 from lit_qagent.agents.prompts import PromptSpec
 from lit_qagent.agents.selection import Scorer
 from lit_qagent.command_line import Parser, run_main
@@ -27,24 +30,38 @@ class Collect:
     """Search tasks and write the trees to a store.
 
     Attributes:
-        environment: The world.
-        policy: Who proposes actions.
+        environment: The world, a class such as lit_qagent.environments.toy.ToyWorld.
+        policy: Who proposes actions, a class such as lit_qagent.policies.vllm.VLLMPolicy or
+            lit_qagent.policies.openai.OpenAIPolicy.
         store: Folder of the tree store; give the same one again to go on.
         search: How to search.
         prompt: How the world is shown.
         sampling: How to sample actions.
-        split: Split of the world's tasks.
+        split: Split of the world's tasks, such as train.
         first_task: Where in the split to begin, counted from 0.
         num_tasks: How many tasks; all from first_task on if not given.
         concurrency: Trees in flight at once; auto takes as many as keep the policy's batch full.
+        sequences_in_flight: Samples asked for at once, over all trees. If not given, auto takes a
+            quarter more than the policy's batch holds, or finds out what pays; a number of trees
+            is not limited further.
         seed: Seed of everything that is random.
-        scorer: The Q-model, for the variants of the search that use one.
-        budget: What a tree and the run may cost at most.
+        scorer: The Q-model, for the variants puct, q_rollout and q_value, such as
+            lit_qagent.models.checkpoint_scorer.CheckpointScorer.
+        critic: Who criticises, scores and reflects in the expansion critique and the variant
+            lats, a policy with its own model and address; the policy itself if not given.
+        budget: What a tree and the run may cost at most; nothing is limited by default.
         step_timeout_s: Seconds that one step of the world may take; the branch of one that takes
             longer is cut. Not limited if null.
         outage_patience_s: Seconds to wait for a policy that answers nobody before the run stops.
-        retry_failed: Go on with trees that ended because the policy or the world failed.
-        extend_budget: Go on with trees that a budget ended.
+        retry_failed: Go on with the trees that ended because the policy or the world failed;
+            they are left as they are otherwise.
+        extend_budget: Go on with the trees that a budget ended; they are left as they are
+            otherwise.
+        executor: Where searches run: local is this process, ray is RayExecutor with its defaults,
+            and a class takes options. The trees, the store and its settings are the same.
+        recipe: The values that environment, policy and the like were built from; no option.
+        logger: One of Lightning's loggers, for the numbers while it runs. With its MLFlowLogger,
+            a collection that is gone on with goes on in the same run.
     """
 
     environment: Environment
@@ -57,13 +74,18 @@ class Collect:
     first_task: int = 0
     num_tasks: int | None = None
     concurrency: int | Literal["auto"] = "auto"
+    sequences_in_flight: int | None = None
     seed: int = 0
     scorer: Scorer | None = None
+    critic: Policy | None = None
     budget: Budget = field(default_factory=Budget)
     step_timeout_s: float | None = 120.0
     outage_patience_s: float = 120.0
     retry_failed: bool = False
     extend_budget: bool = False
+    executor: Literal["local", "ray"] | Executor = "local"
+    recipe: Mapping[str, Any] | None = None
+    logger: RunLogger | None = None
 
     def run(self) -> int:
         """Collect, and print the summary."""
@@ -78,7 +100,9 @@ class Collect:
             sampling=self.sampling,
             seed=self.seed,
             scorer=self.scorer,
+            critic=self.critic,
             step_timeout_s=self.step_timeout_s,
+            recipe=self.recipe,
         )
         tasks = choose_tasks(setup, self.split, self.first_task, self.num_tasks)
         summary = collect(
@@ -90,12 +114,19 @@ class Collect:
                 budget=self.budget,
                 outage_patience_s=self.outage_patience_s,
                 extend_budget=self.extend_budget,
+                sequences_in_flight=self.sequences_in_flight,
             ),
             retry_failed=self.retry_failed,
+            executor=EXECUTORS[self.executor]()
+            if isinstance(self.executor, str)
+            else self.executor,
+            logger=self.logger,
         )
         sys.stdout.write(f"{self.store}\n{summary.table()}\n")
         if summary.stopped_by is not None:
             sys.stdout.write("The budget of this run is used up; run it again to go on.\n")
+        if summary.failures:
+            sys.stdout.write("Trees that failed are searched on with --retry_failed true.\n")
         return 0
 
 
@@ -108,7 +139,7 @@ class Pairs:
         output: Folder to write; new, or made by the same command.
         rule: How pairs are picked. paper: along the best path, against the worst sibling;
             as_released: best against worst child along it; all_siblings: every two of unequal
-            value; adjacent: neighbours in value; trajectory: whole episodes (TRL only).
+            value; adjacent: neighbours in value; trajectory: whole episodes.
         min_margin: Leave out pairs whose chosen value exceeds the rejected one by less; all are
             kept if not given.
         min_visits: Leave out pairs with fewer visits behind either value.
@@ -172,14 +203,21 @@ class Import:
     """Turn what another program has collected into preference pairs.
 
     Attributes:
-        file: JSON, or one JSON object a line.
+        file: JSON, or one JSON object a line; for trees also a folder with one JSON file per task.
         output: Folder to write; new, or made by the same command.
         form: trees are the nested search trees of the paper's released code, conversations are
-            pairs whose messages have from and value.
+            its pairs, whose messages have from and value.
         environment: Name of the world, for the card.
-        rule: How pairs are picked from trees.
-        head_messages: How many messages of a conversation come before the first step taken.
-        min_margin: Leave out pairs whose chosen value exceeds the rejected one by less.
+        rule: How pairs are picked from trees, as in the command pairs; as_released makes of the
+            original's trees the pairs that its own script makes.
+        head_messages: How many messages of a conversation come before the first step taken; the
+            original's have 3.
+        min_margin: Leave out pairs whose chosen value exceeds the rejected one by less; all are
+            kept if not given.
+        min_visits: Leave out pairs with fewer visits behind either value; conversations have none.
+        max_characters: Leave out pairs with a longer action.
+        distinct_commands: Leave out pairs whose actions give the world one and the same command.
+        valid_chosen: Leave out pairs whose chosen action the world could not carry out.
         evaluation_ids: A file with the ids of tasks that will be evaluated on, one a line.
     """
 
@@ -188,8 +226,12 @@ class Import:
     form: Literal["trees", "conversations"]
     environment: str
     rule: Literal["paper", "as_released", "all_siblings", "adjacent", "trajectory"] = "paper"
-    head_messages: int = 1
+    head_messages: int = 3
     min_margin: float | None = None
+    min_visits: int | None = None
+    max_characters: int | None = None
+    distinct_commands: bool = False
+    valid_chosen: bool = False
     evaluation_ids: Path | None = None
 
     def run(self) -> int:
@@ -206,28 +248,69 @@ class Import:
         pair_set = import_pairs(
             self.file,
             source,
-            keep=PairFilter(min_margin=self.min_margin),
+            keep=PairFilter(
+                min_margin=self.min_margin,
+                min_visits=self.min_visits,
+                max_characters=self.max_characters,
+                distinct_commands=self.distinct_commands,
+                valid_chosen=self.valid_chosen,
+            ),
             evaluation_ids=_read_ids(self.evaluation_ids) if self.evaluation_ids else None,
         )
         _say_pairs(self.output, write_pairs(pair_set, self.output))
         return 0
 
 
-Command = type[Collect] | type[Pairs] | type[Import]
-COMMANDS: Mapping[str, Command] = {"collect": Collect, "pairs": Pairs, "import": Import}
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """Write a tree store as one HTML page that needs no network.
+
+    Attributes:
+        store: Folder of the tree store; a search may be writing to it.
+        output: The page; an older one is replaced.
+        pairs: Folder of pairs made of these trees: marks what is chosen and rejected.
+        scorer: A Q-model, whose values are shown beside those of the search.
+    """
+
+    store: Path
+    output: Path
+    pairs: Path | None = None
+    scorer: Scorer | None = None
+
+    def run(self) -> int:
+        """Write the page, and print what it shows."""
+        from data_collection.store import TreeStore
+        from data_collection.viewer.view import write_view
+
+        viewed = write_view(
+            TreeStore(self.store), self.output, pairs=self.pairs, scorer=self.scorer
+        )
+        sys.stdout.write(f"{self.output}\n{viewed.text()}")
+        return 0
+
+
+EXECUTORS: Mapping[str, type[Executor]] = {"local": LocalExecutor, "ray": RayExecutor}
+Command = type[Collect] | type[Pairs] | type[Import] | type[View]
+_NO_OPTIONS: Mapping[str, set[str | int]] = {"collect": {"recipe"}}
+COMMANDS: Mapping[str, Command] = {
+    "collect": Collect,
+    "pairs": Pairs,
+    "import": Import,
+    "view": View,
+}
 
 
 def make_parser() -> Parser:
     """Return the parser of all commands."""
     parser = Parser(
         prog=f"python -m {MODULE}",
-        description="Collect search trees, and make preference pairs of them.",
+        description="Collect search trees, look at them, and make preference pairs of them.",
     )
     commands = parser.add_subcommands(dest="command")
     for name, command in COMMANDS.items():
         subparser = Parser(description=(command.__doc__ or "").split("\n")[0])
         subparser.add_argument("--config", action="config", help="YAML file with these options.")
-        subparser.add_class_arguments(command)
+        subparser.add_class_arguments(command, skip=_NO_OPTIONS.get(name))
         commands.add_subcommand(name, subparser, help=subparser.description)
     return parser
 
@@ -237,17 +320,25 @@ def run_command(argv: Sequence[str]) -> int:
     parser = make_parser()
     config = parser.parse_args(list(argv))
     chosen: str = config.command
+    # Made apart from the rest, as a tracking server that is down stops nothing.
+    logger_spec = config[chosen].pop("logger", None)
     values = parser.instantiate(config)[chosen]
     options = {name: value for name, value in vars(values).items() if name != "config"}
+    if chosen == "collect":
+        options["recipe"] = config[chosen].as_dict()
+    if logger_spec is not None:
+        options["logger"] = make_logger(logger_spec, options["store"])
     try:
         return COMMANDS[chosen](**options).run()
-    except PolicyFailure as error:
+    except (PolicyFailure, ClusterFailure) as error:
         again = shlex.join(["python", "-m", MODULE, *argv])
-        raise PolicyFailure(f"{error}. To go on:\n  {again}") from error
+        kind = ClusterFailure if isinstance(error, ClusterFailure) else PolicyFailure
+        raise kind(f"{error}. To go on:\n  {again}") from error
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; return its exit code."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     return run_main(run_command, sys.argv[1:] if argv is None else argv, MODULE)
 
 

@@ -106,8 +106,9 @@ class Gate(Policy):
 class Tuner:
     """Decides how many sequences should be in flight.
 
-    A policy with a known batch (``max_num_seqs``) gets a quarter more than it holds. For any other
-    the number is doubled while that brings more tokens per second, and then stays.
+    A gate with a limit keeps it. A policy with a known batch (``max_num_seqs``) gets a quarter
+    more than it holds. For any other the number is doubled while that brings more tokens per
+    second, and then stays.
 
     Attributes:
         gate: Where requests pass.
@@ -126,8 +127,10 @@ class Tuner:
     _answers: int = 0
 
     def __post_init__(self) -> None:
-        batch = getattr(self.gate.policy, "max_num_seqs", None)
-        if isinstance(batch, int):
+        batch = self.gate.policy.max_num_seqs
+        if self.gate.limit is not None:
+            self.target, self.is_settled = self.gate.limit, True
+        elif batch is not None:
             self.target, self.is_settled = math.ceil(batch * _QUEUED), True
         self.gate.set_limit(self.target)
         self._restart()

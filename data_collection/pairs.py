@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from data_collection.filters import PairFilter
-from data_collection.imports import import_settings, read_conversations, read_trees
+from data_collection.import_files import import_settings, leave_out_empty
+from data_collection.imported_conversations import HEAD_MESSAGES, read_conversations
+from data_collection.imported_trees import read_trees
 from data_collection.pair_draft import DrawnPair, Labels
 from data_collection.pair_folder import write_pair_folder
 from data_collection.rules import RULES, PairRule
@@ -54,7 +56,7 @@ class Source:
     form: Literal["trees", "conversations"]
     environment: str
     rule: str = "paper"
-    head_messages: int = 1
+    head_messages: int = HEAD_MESSAGES
 
 
 @dataclass(kw_only=True)
@@ -108,7 +110,7 @@ def import_pairs(
     """Make a pair set of what another program has collected.
 
     Args:
-        path: The file.
+        path: The file, or for trees also a folder of files.
         source: What is in it.
         keep: Which pairs to keep; None keeps all.
         evaluation_ids: Ids of tasks that will be evaluated on.
@@ -120,16 +122,17 @@ def import_pairs(
     """
     if source.form == "trees":
         rule = source.rule
-        trees = list(read_trees(path))
         settings = import_settings(path, source.environment)
-        found = _extract(trees, _rule(rule), settings)
+        found = _extract(read_trees(path), _rule(rule), settings)
     else:
         rule = "imported"
         pairs = read_conversations(
             path, environment=source.environment, head_messages=source.head_messages
         )
         settings = import_settings(path, source.environment)
-        found = _Found(pairs=pairs, task_ids=[each.pair.task_id for each in pairs])
+        task_ids = list(dict.fromkeys(each.pair.task_id for each in pairs))
+        found = _Found(pairs=pairs, task_ids=task_ids)
+    found.pairs = leave_out_empty(found.pairs, found.removed)
     return _finish(found, path, settings, rule, keep or PairFilter(), evaluation_ids)
 
 

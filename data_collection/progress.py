@@ -4,11 +4,32 @@ import sys
 import time
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import TextIO
+from typing import Protocol, TextIO
 
 from data_collection.iterations import Iteration, TreeEnd
 
 _PLAIN_LINE_EVERY_S = 10.0
+
+
+class Meter(Protocol):
+    """Anything that says in one line how far it is."""
+
+    def line(self) -> str:
+        """Return the line to show."""
+        ...
+
+
+def clock(seconds: float | None) -> str:
+    """Return seconds as hours, minutes and seconds; a dash where they are not known.
+
+    Examples:
+        >>> clock(3723.4)
+        '1:02:03'
+    """
+    if seconds is None:
+        return "-"
+    whole = round(seconds)
+    return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}"
 
 
 @dataclass(kw_only=True)
@@ -76,17 +97,16 @@ class ProgressMeter:
         return (
             f"trees {self.done}/{self.num_trees} | nodes {self.nodes} | success {success} | "
             f"{self.generated_tokens / self.seconds:.0f} tokens/s | failed {self.failures} | "
-            f"ETA {self._time_left()}"
+            f"ETA {clock(self._seconds_left())}"
         )
 
-    def _time_left(self) -> str:
+    def _seconds_left(self) -> float | None:
         """Estimate from the trees done in this run and the share done of those in flight."""
         worked = self.done - self.resumed + self.open_iterations / self.max_iterations
         if not worked:
-            return "-"
+            return None
         left = self.num_trees - self.resumed - worked
-        seconds = round(max(left, 0.0) * self.seconds / worked)
-        return f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}"
+        return max(left, 0.0) * self.seconds / worked
 
 
 class ProgressDisplay:
@@ -97,7 +117,7 @@ class ProgressDisplay:
         stream: Where to; stderr by default.
     """
 
-    def __init__(self, meter: ProgressMeter, stream: TextIO | None = None) -> None:
+    def __init__(self, meter: Meter, stream: TextIO | None = None) -> None:
         self._meter = meter
         self._stream = stream or sys.stderr
         self._next_line = 0.0

@@ -122,8 +122,13 @@ class AsReleasedRule(PathRule):
         return Choice(chosen, rejected)
 
     def show(self, head: Sequence[Message]) -> tuple[Message, ...]:
-        """Return the system message and the task."""
-        return (head[0], head[-1])
+        """Return the instructions, with the agent's acknowledgement if there is one, and the task.
+
+        A head without a system message is an imported one: instructions, acknowledgement, examples
+        in turns, task.
+        """
+        num_first = 1 if head[0].role == "system" else 2
+        return (*head[:num_first], head[-1]) if len(head) > num_first else tuple(head)
 
 
 class AllSiblingsRule(PairRule):
@@ -159,8 +164,8 @@ class AdjacentRule(PairRule):
 class TrajectoryRule(PairRule):
     """The paper's ablation: the best whole episode against the worst, one pair per tree.
 
-    Chosen and rejected hold all messages after the task, actions and observations in turn. TRL
-    reads that; this project's own training learns from the step-level rules.
+    Chosen and rejected hold all messages after the task, actions and observations in turn;
+    training scores the actions of each and reads the observations.
     """
 
     name = "trajectory"

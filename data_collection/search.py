@@ -16,21 +16,14 @@ from dataclasses import dataclass, field
 
 from data_collection.asking import Asking
 from data_collection.expansion import EXPANSIONS
-from data_collection.iterations import (
-    Cost,
-    EndReason,
-    Failure,
-    Iteration,
-    TreeEnd,
-    TreeHeader,
-    apply_iteration,
-)
+from data_collection.growing_tree import GrowingTree
+from data_collection.iterations import Cost, Failure, Iteration, TreeEnd, TreeHeader
 from data_collection.setup import SearchSetup
-from data_collection.tree import ROOT, SearchTree
+from data_collection.tree import ROOT
 from data_collection.tree_file import tree_id_of
 from data_collection.uct import Descent, Pending
 from data_collection.variants import VARIANTS, Evaluation, Expanded
-from data_collection.world import Branch, act_all
+from data_collection.world import Branch, act_all, in_time
 from lit_qagent.agents.prompts import start_history
 from lit_qagent.core.errors import EnvironmentFailure, PolicyFailure, StoreError
 from lit_qagent.core.records import History, Message, Step, Task
@@ -65,15 +58,8 @@ class _Flight:
     task: "asyncio.Task[_Found] | None" = None
 
 
-class TreeSearch:
+class TreeSearch(GrowingTree):
     """The search of one task's tree.
-
-    Attributes:
-        header: What the tree starts from.
-        tree: The tree so far.
-        num_iterations: Iterations done.
-        has_success: True once a node or the end of a rollout earned the full reward.
-        cost: What the iterations done have cost.
 
     Args:
         setup: What all trees share.
@@ -85,11 +71,8 @@ class TreeSearch:
 
     def __init__(self, setup: SearchSetup, task: Task) -> None:
         spec = setup.search
+        super().__init__(spec)
         self.setup = setup
-        self.tree = SearchTree(truncation_reward=spec.truncation_reward)
-        self.num_iterations = 0
-        self.has_success = False
-        self.cost = Cost()
         self._task_id = task.task_id
         self._variant = VARIANTS[spec.variant](spec, setup.scorer, setup.step_timeout_s)
         self._expand_by = EXPANSIONS[spec.expansion]
@@ -103,7 +86,11 @@ class TreeSearch:
         self._flights: deque[_Flight] = deque()
         self._reflections: tuple[str, ...] = ()
         self._root = setup.environment.fork()
-        observation = self._root.reset(task)
+        observation = in_time(
+            lambda: self._root.reset(task),
+            setup.step_timeout_s,
+            f"{self._root.name}: starting task {task.task_id!r}",
+        )
         self._branches: dict[int, Environment] = {ROOT: self._root}
         self.header = TreeHeader(
             tree_id=tree_id_of(task.task_id),
@@ -115,11 +102,7 @@ class TreeSearch:
         )
 
     def restore(self, iterations: Sequence[Iteration]) -> None:
-        """Grow the tree of a fresh search from stored iterations, to go on from there.
-
-        Raises:
-            StoreError: This search would have selected another leaf than the stored one.
-        """
+        """See `GrowingTree.restore`."""
         for iteration in iterations:
             self._select_leaves()
             flight = self._flights[0] if self._flights else None
@@ -132,32 +115,8 @@ class TreeSearch:
                 )
             self._commit(iteration)
 
-    @property
-    def end_reason(self) -> EndReason | None:
-        """Why the search is over, or None if it can go on."""
-        spec = self.setup.search
-        if spec.stop_at_success and self.has_success:
-            return "success"
-        if self.tree.nodes[ROOT].is_exhausted and not spec.revisit_ends:
-            return "exhausted"
-        return "iterations" if self.num_iterations >= spec.num_iterations else None
-
-    def end(self, reason: EndReason, failure: Failure | None = None) -> TreeEnd:
-        """Return the record that closes the tree."""
-        return TreeEnd(
-            reason=reason,
-            num_iterations=self.num_iterations,
-            num_nodes=len(self.tree.nodes),
-            failure=failure,
-        )
-
     async def iterate(self) -> Iteration:
-        """Do one iteration; the tree changes only if all of it succeeds.
-
-        Raises:
-            PolicyFailure: The policy gave no answer.
-            EnvironmentFailure: The world broke, or did not replay as recorded.
-        """
+        """See `GrowingTree.iterate`."""
         self._select_leaves()
         flight = self._flights[0]
         if self.setup.search.leaves_in_flight == 1:
@@ -210,6 +169,7 @@ class TreeSearch:
         setup = self.setup
         asking = Asking(
             policy=setup.policy,
+            critic=setup.critic or setup.policy,
             prompt=setup.prompt,
             sampling=setup.sampling,
             seed=setup.seed,
@@ -265,10 +225,7 @@ class TreeSearch:
         if self.setup.search.leaves_in_flight > 1:
             self._pending.remove(self.tree, selected)
         self._branches.pop(selected, None)
-        apply_iteration(self.tree, iteration)
-        self.num_iterations += 1
-        self.has_success = self.has_success or iteration.is_success
-        self.cost += iteration.cost
+        self._grow(iteration)
         if iteration.reflection:
             self._reflections = (*self._reflections, iteration.reflection)[-_REFLECTIONS_SHOWN:]
 
@@ -283,7 +240,13 @@ class TreeSearch:
     def _branch_of(self, index: int) -> Environment:
         """Return a node's branch of the world, replayed from the root if there is none yet."""
         if index not in self._branches:
-            self._branches[index] = self._replay(self.tree.steps(index))
+            steps = self.tree.steps(index)
+            timeout_s = self.setup.step_timeout_s
+            self._branches[index] = in_time(
+                lambda: self._replay(steps),
+                None if timeout_s is None else timeout_s * max(len(steps), 1),
+                f"{self._root.name}: replaying {len(steps)} steps of task {self._task_id!r}",
+            )
         return self._branches[index]
 
     def _replay(self, steps: Sequence[Step]) -> Environment:
@@ -320,6 +283,6 @@ async def search_tree(search: TreeSearch, record: Callable[[Iteration], None]) -
         await search.close()
 
 
-def failure_of(error: Exception, search: TreeSearch) -> Failure:
+def failure_of(error: Exception, search: GrowingTree) -> Failure:
     """Return the record of why a search could not go on."""
     return Failure(error=type(error).__name__, message=str(error), iteration=search.num_iterations)

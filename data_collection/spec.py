@@ -26,7 +26,7 @@ class SearchSpec:
         num_iterations: Iterations per tree at most (m of the paper).
         num_candidates: Actions sampled per expansion (n of the paper).
         eta: Weight of exploration in UCT.
-        truncation_reward: What an episode cut by the step limit earns, below 0 (the paper takes
+        truncation_reward: What an episode cut by the step limit earns, 0 or less (the paper takes
             -1 for HotPotQA and -0.5 for WebShop).
         stop_at_success: End a tree at its first full reward; searching on gives better-estimated
             values and more pairs.
@@ -34,23 +34,25 @@ class SearchSpec:
             values then approach those of the best play, and only num_iterations or a success
             ends a tree. False spends every iteration on something new and ends when nothing is
             left.
-        variant: How leaves are selected and evaluated. All but q_value use the true reward of
+        variant: How leaves are selected and evaluated. All but q_value use the true reward in
             every evaluation; all end early on it if stop_at_success. uct: the paper's search, one
             rollout of the policy. puct: a Q-model says where to look first. q_rollout: in rollouts
             a Q-model picks among num_candidates actions. q_value: no rollouts, a Q-model's value
             instead, which asks for a smaller eta; the true reward only at ends that the tree
-            reaches. lats: the policy itself
-            scores new actions and reflects on failed episodes.
-        expansion: How candidates come. vanilla: one request of n samples. conditional: one by
-            one, each request showing those before it. critique: one by one, each after the policy
-            has criticised the one before.
+            reaches. lats: the policy (or the critic) scores new actions and reflects on failed
+            episodes, which tells it the reward. q_only and score_only: a Q-model's values, or the
+            scores of the policy (or the critic), and the true reward nowhere (without
+            stop_at_success), for agents that search before they act.
+        expansion: How candidates come; none of them sees a reward. vanilla: one request of n
+            samples. conditional: one by one, each request showing those before it. critique: one
+            by one, each after the policy (or the critic) has criticised the one before.
         leaves_in_flight: Leaves of one tree that are evaluated at the same time (WU-UCT); 1 is
             the sequential search.
         prior_weight: Weight of exploration in puct.
         prior_temperature: Temperature of the softmax that makes priors of Q values in puct.
         value_of_q: What q_value makes of a Q value: its sigmoid, or the value as it is.
-        score_weight: Share of the policy's own score in the first value of an action in lats; the
-            rest is the share of the samples that propose it.
+        score_weight: Share of the score by the policy (or the critic) in the first value of an
+            action in lats; the rest is the share of the samples that propose it.
     """
 
     num_iterations: int = 30
@@ -59,7 +61,7 @@ class SearchSpec:
     truncation_reward: float = -1.0
     stop_at_success: bool = True
     revisit_ends: bool = False
-    variant: Literal["uct", "puct", "q_rollout", "q_value", "lats"] = "uct"
+    variant: Literal["uct", "puct", "q_rollout", "q_value", "lats", "q_only", "score_only"] = "uct"
     expansion: Literal["vanilla", "conditional", "critique"] = "vanilla"
     leaves_in_flight: int = 1
     prior_weight: float = 1.25

@@ -25,8 +25,10 @@ from data_collection.tree_file import (
     write_header,
 )
 from lit_qagent.core.errors import StoreError
+from lit_qagent.core.manifest import write_json
 
 TREES_FOLDER = "trees"
+SUMMARY_FILE = "summary.json"
 LOCK_FILE = ".lock"
 _MAX_OPEN_FILES = 256  # systems allow 1024 as a rule
 
@@ -47,13 +49,16 @@ class TreeStore:
         """Hold the store for writing; create it, or check it against the present settings.
 
         Raises:
-            StoreError: Another process writes here, the folder holds something else, or the
-                store was made with other settings.
+            StoreError: Another process writes here, the folder holds something else, it cannot be
+                written, or the store was made with other settings.
         """
         self._refuse_foreign_folder()
         with self._locked():
-            claim_settings(self.folder, settings)
-            (self.folder / TREES_FOLDER).mkdir(exist_ok=True)
+            try:
+                claim_settings(self.folder, settings)
+                (self.folder / TREES_FOLDER).mkdir(exist_ok=True)
+            except OSError as error:
+                raise _not_written(self.folder, error) from error
             try:
                 yield
             finally:
@@ -80,10 +85,14 @@ class TreeStore:
             DataError: A damaged line.
         """
         truncation_reward = self.settings()["search"]["truncation_reward"]
-        for path in sorted((self.folder / TREES_FOLDER).glob("*.jsonl")):
+        for path in self.paths():
             if path.stem in but:
                 continue
             yield read_tree(path, truncation_reward=truncation_reward)
+
+    def paths(self) -> list[Path]:
+        """Return the files of all trees, in the order of their names."""
+        return sorted((self.folder / TREES_FOLDER).glob("*.jsonl"))
 
     def read(self, tree_id: str) -> StoredTree | None:
         """Read one tree; None if it was never started."""
@@ -133,6 +142,18 @@ class TreeStore:
         """Close a tree."""
         self._append(tree_id, end_line(end))
         self.let_go(tree_id)
+
+    def write_summary(self, numbers: Mapping[str, Any]) -> None:
+        """Write down what the store holds.
+
+        Raises:
+            StoreError: The disk is full, or the file cannot be written.
+        """
+        path = self.folder / SUMMARY_FILE
+        try:
+            write_json(path, numbers)
+        except OSError as error:
+            raise _not_written(path, error) from error
 
     def let_go(self, tree_id: str) -> None:
         """Close the file of a tree that does not grow for now."""

@@ -34,11 +34,14 @@ class Summary:
         unread_scores: Answers of the policy that should have been a score and were none.
         torn_lines: Half-written iterations that a kill left and that were dropped.
         not_started: Tasks whose episode the world could not start.
+        not_started_tasks: Their ids, and why; the next run tries them again.
         failure_reasons: Why trees failed or did not start: message to count.
         seconds: Wall time of all runs that ended in order.
         run_seconds: Wall time of the last run.
         run_tokens_per_second: Tokens generated in the last run per second.
         stopped_by: The budget that ended the last run before its tasks were done.
+        handed_out_again: In the last run: how often a tree was given to another worker because
+            its own had died.
     """
 
     trees: int
@@ -58,11 +61,13 @@ class Summary:
     unread_scores: int = 0
     torn_lines: int = 0
     not_started: int = 0
+    not_started_tasks: Mapping[str, str] = field(default_factory=dict)
     failure_reasons: Mapping[str, int] = field(default_factory=dict)
     seconds: float = 0.0
     run_seconds: float = 0.0
     run_tokens_per_second: float = 0.0
     stopped_by: str | None = None
+    handed_out_again: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Return the numbers as plain values."""
@@ -71,9 +76,10 @@ class Summary:
     def table(self) -> str:
         """Return the numbers as lines for people."""
         numbers = self.to_dict()
-        del numbers["failure_reasons"]
-        if self.stopped_by is None:
-            del numbers["stopped_by"]
+        del numbers["failure_reasons"], numbers["not_started_tasks"]
+        for name in ("stopped_by", "handed_out_again"):
+            if not numbers[name]:
+                del numbers[name]
         width = max(map(len, numbers))
         rows = [
             f"  {name.replace('_', ' '):<{width}}  {_shown(value)}"
@@ -137,7 +143,7 @@ def count_tree(stored: StoredTree) -> TreeCounts:
 
 def summarize(
     trees: Sequence[TreeCounts],
-    not_started: Sequence[str] = (),
+    not_started: Mapping[str, str] | None = None,
     stopped_by: str | None = None,
     **run: float,
 ) -> Summary:
@@ -145,11 +151,12 @@ def summarize(
 
     Args:
         trees: Their counts.
-        not_started: For each task that could not start, why.
+        not_started: Ids of tasks that could not start, and why.
         stopped_by: The budget of the run that was reached, if one was.
         **run: The fields that the trees do not know: torn lines and times.
     """
-    reasons = Counter(not_started)
+    not_started = dict(not_started or {})
+    reasons = Counter(not_started.values())
     for tree in trees:
         if tree.end is not None and tree.end.failure is not None:
             reasons[f"{tree.end.failure.error}: {tree.end.failure.message}"] += 1
@@ -166,6 +173,7 @@ def summarize(
         steps=steps,
         invalid_rate=sum(tree.invalid for tree in trees) / steps if steps else 0.0,
         not_started=len(not_started),
+        not_started_tasks=not_started,
         stopped_by=stopped_by,
         failure_reasons=dict(reasons),
         **asdict(sum((tree.cost for tree in trees), start=Cost())),

@@ -7,6 +7,8 @@
 | ``q_rollout`` | first sample | outcome of a rollout guided by Q | in every evaluation |
 | ``q_value`` | highest Q | its Q value | only at ends in the tree |
 | ``lats`` | highest first value | outcome of one rollout | in every evaluation and reflection |
+| ``q_only`` | highest Q | its Q value, of ends too | nowhere |
+| ``score_only`` | highest first value | that value | nowhere |
 
 All of them use it once more to stop early, unless ``stop_at_success`` is false.
 """
@@ -81,6 +83,7 @@ class Variant:
 
     selection: ClassVar[Selection] = "uct"
     needs_scorer: ClassVar[bool] = False
+    uses_reward: ClassVar[bool] = True
 
     def __init__(
         self, spec: SearchSpec, scorer: Scorer | None = None, step_timeout_s: float | None = None
@@ -173,9 +176,15 @@ class QValue(Variant):
         if self.spec.value_of_q == "sigmoid":
             values = [sigmoid(value) for value in values]
         offset = _first_best(values)
-        is_end = leaf.children[offset].step.is_last
-        value = None if is_end else values[offset]
+        has_outcome = self.uses_reward and leaf.children[offset].step.is_last
+        value = None if has_outcome else values[offset]
         return Evaluation(offset=offset, value=value, priors=tuple(values))
+
+
+class QOnly(QValue):
+    """As `QValue`, and ends are worth their Q value too: for acting without the true reward."""
+
+    uses_reward = False
 
 
 class Lats(Variant):
@@ -185,7 +194,7 @@ class Lats(Variant):
 
     async def evaluate(self, asking: Asking, leaf: Expanded) -> Evaluation:
         """Score the children, roll out the best, reflect if it failed."""
-        priors = tuple([await self._first_value(asking, leaf, i) for i in range(len(leaf.actions))])
+        priors = await self._first_values(asking, leaf)
         offset = _first_best(priors)
         rollout = await self._roll_out(asking, leaf, offset)
         steps = (leaf.children[offset].step, *rollout)
@@ -197,6 +206,9 @@ class Lats(Variant):
             reflection = await asking.reflect(history, steps[-1].reward)
         return Evaluation(offset=offset, rollout=rollout, priors=priors, reflection=reflection)
 
+    async def _first_values(self, asking: Asking, leaf: Expanded) -> tuple[float, ...]:
+        return tuple([await self._first_value(asking, leaf, i) for i in range(len(leaf.actions))])
+
     async def _first_value(self, asking: Asking, leaf: Expanded, offset: int) -> float:
         """Mix the policy's own score with the share of samples that agree."""
         action = leaf.actions[offset]
@@ -206,12 +218,26 @@ class Lats(Variant):
         return weight * (_NO_SCORE if score is None else score) + (1 - weight) * share
 
 
+class ScoreOnly(Lats):
+    """The first values of LATS alone, no rollouts, no notes: for acting without the true reward."""
+
+    uses_reward = False
+
+    async def evaluate(self, asking: Asking, leaf: Expanded) -> Evaluation:
+        """Score the children."""
+        priors = await self._first_values(asking, leaf)
+        offset = _first_best(priors)
+        return Evaluation(offset=offset, value=priors[offset], priors=priors)
+
+
 VARIANTS: Mapping[str, type[Variant]] = {
     "uct": Variant,
     "puct": Puct,
     "q_rollout": QRollout,
     "q_value": QValue,
     "lats": Lats,
+    "q_only": QOnly,
+    "score_only": ScoreOnly,
 }
 
 

@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from data_collection.budget import Budget
-from data_collection.crew import Crew, FixedCrew, TunedCrew
-from data_collection.gate import Gate
+from data_collection.crew import Crew
+from data_collection.executors.base import Searches
+from data_collection.growing_tree import GrowingTree
 from data_collection.iterations import Cost, Iteration, TreeEnd
 from data_collection.outage import Outage
 from data_collection.progress import ProgressDisplay, ProgressMeter
-from data_collection.search import TreeSearch, failure_of
-from data_collection.setup import SearchSetup
+from data_collection.search import failure_of
 from data_collection.store import TreeStore
 from data_collection.summary import TreeCounts, count_tree
 from data_collection.tree_file import StoredTree
@@ -29,7 +29,7 @@ class Run:
     """What the workers of one run share.
 
     Attributes:
-        setup: What all trees share; its policy is the gate.
+        searches: Where trees are searched.
         store: Where the trees go.
         waiting: Tasks nobody has taken yet.
         meter: Counts of the run.
@@ -39,7 +39,7 @@ class Run:
         retry_failed: Go on with trees that failed.
         extend_budget: Go on with trees that a budget ended.
         counts: Numbers of the trees seen in this run, by tree id.
-        not_started: Why tasks could not start.
+        not_started: Tasks that could not start, and why.
         torn_lines: Half-written iterations that were cut.
         cost: What this run has cost.
         stopped_by: The limit of the run that was reached; None if there was room.
@@ -47,7 +47,7 @@ class Run:
         next_turn: When the worker at work has to let the others go on.
     """
 
-    setup: SearchSetup
+    searches: Searches
     store: TreeStore
     waiting: deque[Task]
     meter: ProgressMeter
@@ -57,7 +57,7 @@ class Run:
     retry_failed: bool = False
     extend_budget: bool = False
     counts: dict[str, TreeCounts] = field(default_factory=dict)
-    not_started: list[str] = field(default_factory=list)
+    not_started: dict[str, str] = field(default_factory=dict)
     torn_lines: int = 0
     cost: Cost = field(default_factory=Cost)
     stopped_by: str | None = None
@@ -101,8 +101,7 @@ class Run:
 
 async def work_all(run: Run, concurrency: int | None) -> None:
     """Search all waiting tasks, with a number of workers or with as many as keep the batch full."""
-    assert isinstance(run.setup.policy, Gate)
-    crew = FixedCrew(concurrency) if concurrency else TunedCrew(run.setup.policy)
+    crew = run.searches.crew(concurrency)
     tasks: set[asyncio.Task[None]] = set()
     try:
         while run.has_work or tasks:
@@ -135,9 +134,9 @@ async def _work(run: Run, crew: Crew) -> None:
     while run.has_work:
         task = run.waiting.popleft()
         try:
-            search = TreeSearch(run.setup, task)
+            search = await run.searches.open(task)
         except EnvironmentFailure as error:
-            run.not_started.append(f"{type(error).__name__}: {error}")
+            run.not_started[task.task_id] = f"{type(error).__name__}: {error}"
             run.meter.fail_to_start()
             continue
         stored = run.store.resume(search.header)
@@ -146,6 +145,7 @@ async def _work(run: Run, crew: Crew) -> None:
             assert stored.end is not None
             is_success = run.counts[search.header.tree_id].is_success
             run.meter.resume_done(stored.end, is_success=is_success)
+            await search.close()
         else:
             await _search(run, search, stored)
         run.display.refresh()
@@ -154,7 +154,7 @@ async def _work(run: Run, crew: Crew) -> None:
             return
 
 
-async def _search(run: Run, search: TreeSearch, stored: StoredTree | None) -> None:
+async def _search(run: Run, search: GrowingTree, stored: StoredTree | None) -> None:
     """Search one tree from where it stands to its end, unless the run ends before."""
     tree_id = search.header.tree_id
     if stored is None:
@@ -177,7 +177,7 @@ async def _search(run: Run, search: TreeSearch, stored: StoredTree | None) -> No
         run.finish(tree_id, end)
 
 
-async def _grow(run: Run, search: TreeSearch) -> TreeEnd | None:
+async def _grow(run: Run, search: GrowingTree) -> TreeEnd | None:
     """Iterate until the tree is done; None if the run ends before, or nobody knows what failed."""
     started = time.monotonic()
     tries, mark = 0, None
@@ -221,7 +221,7 @@ def _record(run: Run, tree_id: str, iteration: Iteration) -> None:
     )
 
 
-def _is_spent(budget: Budget, search: TreeSearch, seconds: float) -> bool:
+def _is_spent(budget: Budget, search: GrowingTree, seconds: float) -> bool:
     reached = budget.reached(
         budget.tree, search.cost, iterations=search.num_iterations, seconds=seconds
     )

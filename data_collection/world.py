@@ -3,12 +3,16 @@
 import asyncio
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
+from lit_qagent.core.errors import EnvironmentFailure
 from lit_qagent.core.records import Observation, Step
 from lit_qagent.environments.base import Environment
+
+T = TypeVar("T")
 
 TIMED_OUT = "The world did not answer in time."
 
@@ -53,6 +57,28 @@ async def act(environment: Environment, action: str, timeout_s: float | None = N
     return Branch(kept, environment)
 
 
+def in_time(do: Callable[[], T], timeout_s: float | None, what: str) -> T:
+    """Do what no tree can go on without, such as a reset.
+
+    Args:
+        do: What to do.
+        timeout_s: Seconds it may take; None waits for ever.
+        what: Name of it, for the error.
+
+    Raises:
+        EnvironmentFailure: It takes too long.
+    """
+    if timeout_s is None:
+        return do()
+    try:
+        return _do(do, timeout_s)
+    except StepTimedOut:
+        raise EnvironmentFailure(
+            f"{what} took longer than step_timeout_s ({timeout_s:g} s); raise it, or see what the "
+            "world waits for"
+        ) from None
+
+
 async def act_all(
     above: Environment, actions: Sequence[str], timeout_s: float | None
 ) -> list[Branch]:
@@ -68,19 +94,43 @@ async def _step(environment: Environment, action: str, timeout_s: float | None) 
         return await environment.act(action)
     if environment.blocks:
         return await asyncio.wait_for(environment.act(action), timeout_s)
+    return _do(lambda: environment.step(action), timeout_s)
+
+
+def _do(do: Callable[[], T], timeout_s: float) -> T:
+    """Do something within a time; raise `StepTimedOut` if it takes longer."""
+    if threading.current_thread() is not threading.main_thread():
+        return _do_beside(do, timeout_s)
     with _limit(timeout_s):
-        return environment.step(action)
+        return do()
+
+
+def _do_beside(do: Callable[[], T], timeout_s: float) -> T:
+    """Work in a thread while this one waits, as signals reach the main thread alone.
+
+    What takes too long is left behind in its thread.
+    """
+    done: Future[T] = Future()
+    done.set_running_or_notify_cancel()
+
+    def work() -> None:
+        try:
+            done.set_result(do())
+        except BaseException as error:  # handed to the thread that waits
+            done.set_exception(error)
+
+    threading.Thread(target=work, name="world-step", daemon=True).start()
+    if not wait([done], timeout_s).done:
+        raise StepTimedOut
+    return done.result()
 
 
 @contextmanager
 def _limit(seconds: float) -> Iterator[None]:
-    """Raise `StepTimedOut` in the main thread when the time is over; no limit in other threads.
+    """Raise `StepTimedOut` in the main thread when the time is over.
 
     A signal costs microseconds, a thread per step would cost more than the search itself.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
     before = signal.signal(signal.SIGALRM, _raise)
     signal.setitimer(signal.ITIMER_REAL, seconds)
     try:

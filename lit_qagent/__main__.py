@@ -14,6 +14,7 @@ _LIGHTNING = {
 }
 _OWN = {
     "quickstart": "the whole method on a small world: collect, pairs, fit, predict",
+    "improve": "search, train, keep the Q-model only if it acts better; round after round",
     "compare": "put two finished predict runs beside each other, task by task",
     "doctor": "say what is missing on this machine, and how to get it",
 }
@@ -56,6 +57,8 @@ def _usage() -> str:
 def _own_command(name: str) -> Callable[[Sequence[str]], int]:
     if name == "doctor":
         from lit_qagent.doctor import main as command
+    elif name == "improve":
+        from lit_qagent.improve.command import main as command
     elif name == "compare":
         from lit_qagent.compare import main as command
     else:

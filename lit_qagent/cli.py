@@ -19,6 +19,7 @@ from lit_qagent.command_line import Suggestions, run_main
 from lit_qagent.evaluation.callbacks import WriteReport
 from lit_qagent.training.callbacks import SaveConfig
 from lit_qagent.training.module import StepDPO
+from lit_qagent.training.sets import CompareSets
 
 # Lightning's tips and device lines are noise in every run; warnings stay.
 logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
@@ -81,7 +82,7 @@ def build(args: ArgsType = None, *, run: bool = True) -> QAgentCLI:
         save_config_kwargs={"save_to_log_dir": False},
         seed_everything_default=42,
         auto_configure_optimizers=False,
-        trainer_defaults={"callbacks": [WriteReport()]},
+        trainer_defaults={"callbacks": [WriteReport(), CompareSets()]},
     )
 
 

@@ -135,7 +135,7 @@ def run_main(
     try:
         return main(argv) or 0
     except (QAgentError, ValueError) as error:
-        cause = _own_error(error)
+        cause = own_error(error)
         if cause is None:
             raise
         sys.stderr.write(f"error: {cause}\n")
@@ -155,7 +155,7 @@ def run_main(
         signal.signal(signal.SIGTERM, before)
 
 
-def _own_error(error: BaseException | None) -> QAgentError | None:
+def own_error(error: BaseException | None) -> QAgentError | None:
     """Return our error behind the ones that jsonargparse wraps around it, if there is one."""
     while error is not None and not isinstance(error, QAgentError):
         error = error.__cause__

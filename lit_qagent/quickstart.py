@@ -6,20 +6,17 @@ stage that has finished with the same configs is not run again, so an interrupte
 """
 
 import argparse
-import hashlib
-import json
-import os
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lit_qagent.core.errors import ConfigError
 from lit_qagent.core.manifest import write_json
+from lit_qagent.stages import StageRecord, costs, exit_code, read_json, run_stages
 
 CONFIGS = Path("configs")
 FOLDER = Path("runs/quickstart")
@@ -50,21 +47,6 @@ class Stage:
     def arguments(self) -> list[str]:
         """What follows ``python``."""
         return ["-m", self.module, self.command, "--config", str(self.config)]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class StageRecord:
-    """What a finished stage cost.
-
-    Attributes:
-        fingerprint: Hash of the configs of this stage and of those before it.
-        seconds: Wall time.
-        peak_rss_gb: Largest resident memory of one of its processes, in GB (1e9 bytes).
-    """
-
-    fingerprint: str
-    seconds: float
-    peak_rss_gb: float
 
 
 STAGES = (
@@ -122,19 +104,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         records = _run_stages(FOLDER)
     except subprocess.CalledProcessError as error:
         sys.stderr.write("\nthe quickstart stopped; run it again to go on: make quickstart\n")
-        return int(error.returncode) if error.returncode > 0 else 128 - int(error.returncode)
+        return exit_code(error)
     report = summarise(FOLDER, records, setup_s)
     write_json(FOLDER / "report.json", report)
     _print_outcome(report)
     return 0
-
-
-def fingerprint(stages: Sequence[Stage]) -> str:
-    """Return a hash of the configs of the stages; a change to one restarts what follows it."""
-    digest = hashlib.sha256()
-    for stage in stages:
-        digest.update(stage.config.read_bytes())
-    return digest.hexdigest()[:16]
 
 
 def summarise(folder: Path, records: Mapping[str, StageRecord], setup_s: float) -> dict[str, Any]:
@@ -156,63 +130,17 @@ def summarise(folder: Path, records: Mapping[str, StageRecord], setup_s: float) 
         "pair_metrics": training,
         "seconds": round(setup_s + sum(record.seconds for record in records.values()), 1),
         "peak_rss_gb": round(max(record.peak_rss_gb for record in records.values()), 3),
-        "stages": {name: asdict(record) for name, record in records.items()},
+        "stages": costs(records),
     }
 
 
 def _run_stages(folder: Path) -> dict[str, StageRecord]:
     """Run each stage in a process of its own; what is finished is kept in ``stages.json``."""
-    folder.mkdir(parents=True, exist_ok=True)
-    kept = folder / "stages.json"
-    done = _read(kept) if kept.exists() else {}
-    records: dict[str, StageRecord] = {}
-    for number, stage in enumerate(STAGES, start=1):
-        mark = fingerprint(STAGES[:number])
-        title = f"[{number}/{len(STAGES)}] {stage.purpose}"
-        if done.get(stage.name, {}).get("fingerprint") == mark:
-            records[stage.name] = StageRecord(**done[stage.name])
-            _say(f"\n{title}: done before")
-            continue
-        _say(f"\n{title}\n$ python {' '.join(stage.arguments)}")
-        records[stage.name] = _run(stage, mark)
-        write_json(kept, {name: asdict(record) for name, record in records.items()})
-    return records
-
-
-def _run(stage: Stage, mark: str) -> StageRecord:
-    """Run one command and measure it.
-
-    Raises:
-        subprocess.CalledProcessError: It failed, or was interrupted.
-    """
-    began = time.monotonic()
-    process = subprocess.Popen([sys.executable, *stage.arguments])
-    while True:
-        try:
-            _, status, usage = os.wait4(process.pid, 0)
-            break
-        except KeyboardInterrupt:
-            continue  # the terminal has told the stage too; it saves what it has and ends
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise subprocess.CalledProcessError(process.returncode, stage.arguments)
-    return StageRecord(
-        fingerprint=mark,
-        seconds=round(time.monotonic() - began, 1),
-        peak_rss_gb=round(usage.ru_maxrss * 1024 / 1e9, 3),
-    )
+    return run_stages(STAGES, folder, say=_say)
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"{path} cannot be read ({error}); start anew: python -m lit_qagent quickstart --fresh"
-        ) from error
-    if not isinstance(value, dict):
-        raise ConfigError(f"{path} must hold a JSON object, got {type(value).__name__}")
-    return value
+    return read_json(path, "start anew: python -m lit_qagent quickstart --fresh")
 
 
 def _print_outcome(report: Mapping[str, Any]) -> None:

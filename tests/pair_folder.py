@@ -44,6 +44,26 @@ def make_pair(task: int, depth: int, **changes: object) -> PreferencePair:
     return PreferencePair(**{**values, **changes})
 
 
+def make_episodes(task: int, **changes: object) -> PreferencePair:
+    """Return a pair of whole episodes that part after their first action."""
+    wanted, other = (COLOURS[(task + i) % len(COLOURS)] for i in range(2))
+    first = [
+        {"role": "assistant", "content": "open[door]"},
+        {"role": "user", "content": f"Door {task} is open."},
+    ]
+    values: dict[str, Any] = {
+        "chosen": [*first, {"role": "assistant", "content": f"open[{wanted}]"}],
+        "rejected": [
+            *first,
+            {"role": "assistant", "content": f"open[{other}]"},
+            {"role": "user", "content": "It is empty."},
+            {"role": "assistant", "content": "leave"},
+        ],
+        "rule": "trajectory",
+    }
+    return make_pair(task, 0, **{**values, **changes})
+
+
 def make_pairs(num_tasks: int, *, pairs_per_task: int = 2) -> list[PreferencePair]:
     """Return pairs of several tasks, one at each depth from 0."""
     return [make_pair(task, depth) for task in range(num_tasks) for depth in range(pairs_per_task)]

@@ -46,13 +46,22 @@ def reference_f1(answer: str, gold: str) -> float:
 
 
 def reference_action_log_prob(
-    model: torch.nn.Module, prompt_ids: list[int], action_ids: list[int]
+    model: torch.nn.Module,
+    prompt_ids: list[int],
+    action_ids: list[int],
+    observed: tuple[tuple[int, int], ...] = (),
 ) -> torch.Tensor:
-    """Run one whole sequence, normalise every logit, add up the action's own."""
+    """Run one whole sequence, normalise every logit, add up the action's own.
+
+    Of an episode that is what the agent says, without the spans that it observes.
+    """
+    skipped = {place for start, end in observed for place in range(start, end)}
     logits = model(input_ids=torch.tensor([prompt_ids + action_ids])).logits.float()
     log_probs = torch.log_softmax(logits[0], dim=-1)
     first = len(prompt_ids)
-    picked = [log_probs[first + i - 1, token] for i, token in enumerate(action_ids)]
+    picked = [
+        log_probs[first + i - 1, token] for i, token in enumerate(action_ids) if i not in skipped
+    ]
     return torch.stack(picked).sum()
 
 

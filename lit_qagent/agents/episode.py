@@ -75,7 +75,43 @@ async def play_episode(
     """
     branch = environment.fork()
     branch.reset(task)
-    played = _Played(history=start_history(branch, agent.prompt))
+    return await _play_on(
+        agent, branch, _Played(history=start_history(branch, agent.prompt)), task, seed, notes
+    )
+
+
+async def play_from(
+    agent: GuidedAgent, branch: Environment, task: Task, start: Episode, *, seed: int
+) -> Episode:
+    """Play an episode that has begun to its end.
+
+    Args:
+        agent: Who decides.
+        branch: The world where the episode stands; it is stepped.
+        task: What is played.
+        start: What was played until now, with its cost; its usage is added to.
+        seed: See `play_episode`.
+
+    Raises:
+        EpisodeCut: The policy gave no answer, or the world broke.
+    """
+    played = _Played(
+        history=start.history,
+        decisions=list(start.decisions),
+        usage=start.usage,
+        extra_steps=start.extra_steps,
+    )
+    return await _play_on(agent, branch, played, task, seed, ())
+
+
+async def _play_on(
+    agent: GuidedAgent,
+    branch: Environment,
+    played: "_Played",
+    task: Task,
+    seed: int,
+    notes: Sequence[str],
+) -> Episode:
     try:
         while not branch.is_over:
             await _take_step(agent, branch, played, task, seed=seed, notes=notes)

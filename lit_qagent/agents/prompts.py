@@ -1,8 +1,9 @@
 """How a world is shown to an LLM: one rendering for collecting, training and acting."""
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from lit_qagent.core.actions import parse_command
 from lit_qagent.core.errors import ConfigError
@@ -39,6 +40,23 @@ class PromptSpec:
     def __post_init__(self) -> None:
         if self.num_examples < 0:
             raise ConfigError(f"prompt.num_examples must be >= 0, got {self.num_examples}")
+
+
+def differing_forms(spec: PromptSpec, trained: Mapping[str, Any]) -> list[str]:
+    """Name what differs between how a Q-model was asked in training and how it would be asked now.
+
+    Whether actions are constrained changes no prompt and is not compared.
+
+    Args:
+        spec: How the world is shown.
+        trained: The form in training, with its version; what it does not say passes.
+    """
+    now = {"version": PROMPT_VERSION, **asdict(spec)}
+    return [
+        f"prompt.{name} {trained[name]!r} in training, {now[name]!r} now"
+        for name in ("version", "think", "num_examples")
+        if name in trained and trained[name] != now[name]
+    ]
 
 
 def start_history(environment: Environment, spec: PromptSpec) -> History:

@@ -3,7 +3,6 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import ClassVar
 
 from lit_qagent.agents.episode import Episode, EpisodeCut, play_episode
 from lit_qagent.agents.guided import GuidedAgent, propose_actions
@@ -24,9 +23,11 @@ class Trials(ABC):
 
     Attributes:
         uses: What it knows that a single trial does not; every report says it.
+        needs_scorer: True if it needs a Q-model, whatever the selector needs.
     """
 
-    uses: ClassVar[str] = ""
+    uses: str = ""
+    needs_scorer: bool = False
 
     @abstractmethod
     async def play(
@@ -57,7 +58,7 @@ class BestOfTrials(Trials):
         ConfigError: ``num_trials`` is below 2.
     """
 
-    uses: ClassVar[str] = "the true reward"
+    uses = "the true reward"
 
     def __init__(self, num_trials: int = 5) -> None:
         self.num_trials = _at_least_two(num_trials, "BestOfTrials")
@@ -90,7 +91,7 @@ class Reflexion(Trials):
         ConfigError: ``num_trials`` is below 2, or another value below 1.
     """
 
-    uses: ClassVar[str] = "the success of earlier trials"
+    uses = "the success of earlier trials"
 
     def __init__(self, num_trials: int = 3, num_notes: int = 3, note_tokens: int = 96) -> None:
         if num_notes < 1 or note_tokens < 1:

@@ -19,13 +19,14 @@ ChatMessages = list[dict[str, str]]
 
 @dataclass(frozen=True, kw_only=True)
 class PreferencePair:
-    """Two sibling actions after one history, the better one first.
+    """Two sibling actions, or whole episodes, after one history, the better one first.
 
     Attributes:
         prompt: The history's messages; the last ``2 * depth`` of them are steps taken, the rest
             is the head (system message, examples, task).
-        chosen: The better action, one assistant message.
-        rejected: The worse action, one assistant message.
+        chosen: The better action, one assistant message; of a whole episode, its actions with
+            the observations (user messages) between them.
+        rejected: The worse one.
         task_id: The task searched.
         tree_id: The search tree the pair comes from.
         depth: Steps taken before the action, 0 at the root.

@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple, Self
 import torch
 from torch import Tensor
 
+from lit_qagent.core.errors import DataError
 from lit_qagent.data.packing import PackedRow, pack_row
 from lit_qagent.data.rendering import TokenSequence
 
@@ -139,6 +140,9 @@ def collate_pairs(
         sharing: Which sequences share a row, and so compute equal prefixes once: those of the
             whole ``batch``, those of a ``pair``, or ``none``. The numbers are the same.
         mean_over: See `PairBatch`; None is the number of pairs.
+
+    Raises:
+        DataError: An action has no token that is scored; it would weigh nothing, silently.
     """
     both = [(pair.chosen, pair.rejected) for pair in pairs]
     everything = [sequence for two in both for sequence in two]
@@ -149,9 +153,11 @@ def collate_pairs(
         rows = [list(two) for two in both]
     else:
         rows = [[sequence] for sequence in everything]
+    tokens = collate_sequences(rows)
+    _refuse_masked(tokens.num_action_tokens, [pair.name for pair in pairs])
     known = [pair.reference for pair in pairs if pair.reference is not None]
     return PairBatch(
-        tokens=collate_sequences(rows),
+        tokens=tokens,
         q_hat=torch.tensor([[p.q_chosen, p.q_rejected] for p in pairs], dtype=torch.float32).view(
             -1
         ),
@@ -163,6 +169,17 @@ def collate_pairs(
         mean_over=mean_over or len(pairs),
         num_unshared_tokens=sum(len(s.prompt_ids) + len(s.action_ids) for s in everything),
     )
+
+
+def _refuse_masked(lengths: Tensor, names: Sequence[str]) -> None:
+    """Refuse pairs whose chosen or rejected action has nothing to score."""
+    masked = (lengths.view(-1, 2) == 0).any(dim=1).tolist()
+    if any(masked):
+        which = [name for name, is_masked in zip(names, masked, strict=True) if is_masked]
+        raise DataError(
+            f"{len(which)} of {len(names)} pairs have an action without a token to score: "
+            f"{'; '.join(which[:5])}; remove them, or see what the tokenizer makes of them"
+        )
 
 
 def _flat(values: Sequence[tuple[float, float]]) -> Tensor:
@@ -182,10 +199,11 @@ def collate_sequences(rows: Sequence[Sequence[TokenSequence]]) -> TokenBatch:
     for index, (group, row) in enumerate(zip(rows, packed, strict=True)):
         offset = index * width + starts[index]
         for sequence, path in zip(group, row.paths, strict=True):
-            first = len(sequence.prompt_ids)
-            predictors += [offset + node for node in path[first - 1 : -1]]
-            targets += sequence.action_ids
-            lengths.append(len(sequence.action_ids))
+            before = path[len(sequence.prompt_ids) - 1 :]
+            scored = sequence.scored
+            predictors += [offset + before[place] for place in scored]
+            targets += [sequence.action_ids[place] for place in scored]
+            lengths.append(len(scored))
             ends.append(offset + path[-1])
     num_action_tokens = torch.tensor(lengths)
     return TokenBatch(

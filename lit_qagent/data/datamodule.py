@@ -1,7 +1,8 @@
 """Preference pairs for training: split by task, rendered and tokenised once."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -9,15 +10,24 @@ from typing import Any, Literal, Protocol
 import lightning.pytorch as pl
 from torch.utils.data import DataLoader
 
-from lit_qagent.core.errors import ConfigError, ContextOverflow, DataError
+from lit_qagent.core.errors import ConfigError, DataError
 from lit_qagent.core.pairs import PairCard, PreferencePair
-from lit_qagent.core.seeds import derive_seed
 from lit_qagent.data.batch import PairBatch, PairTokens, Sharing, collate_pairs
+from lit_qagent.data.held_out import (
+    TaskKey,
+    check_names,
+    read_held_out,
+    render_held_out,
+    task_key,
+)
 from lit_qagent.data.loader import PairLoader
-from lit_qagent.data.pairs import PairSet, pair_history
-from lit_qagent.data.planning import BatchPlan, Limits
+from lit_qagent.data.planning import BatchPlan, Limits, group_pairs
+from lit_qagent.data.rendered import render_pair
 from lit_qagent.data.rendering import SequenceRenderer
-from lit_qagent.data.sources import PairSource, read_sources
+from lit_qagent.data.sources import PairSource, mixed, read_sources, scan_sources
+from lit_qagent.data.splitting import check_fractions, split_tasks
+from lit_qagent.data.stream_loader import StreamLoader
+from lit_qagent.data.streaming import StreamSpec
 
 _REFERENCE_PAIRS = 8  # at once; without gradients even pairs that share nothing take little memory
 Order = Literal["pairs", "trajectories"]
@@ -59,6 +69,13 @@ class PreferenceDataModule(pl.LightningDataModule):
         max_tokens: Most tokens computed in a batch; trajectories beyond it are split where that
             costs least. None is no limit.
         seed: Decides the splits and the order of training.
+        also: More held-out pairs by name, each what ``pairs`` takes, such as those of another
+            world: ``{ood: runs/other/pairs}``. They are validated and tested on, never trained
+            on, and measured by themselves, as ``val_ood/...`` and ``test_ood/...``.
+        streaming: Read the training pairs anew in every epoch instead of keeping them, for sets
+            larger than memory; the other splits are kept. The number of steps is not known then.
+        window: For streaming: pairs that are shuffled and made into batches together.
+        num_workers: For streaming: processes that read and tokenise; 0 is the training process.
     """
 
     def __init__(  # noqa: PLR0913 (flat keys in YAML)
@@ -71,9 +88,14 @@ class PreferenceDataModule(pl.LightningDataModule):
         order: Order = "pairs",
         max_tokens: int | None = None,
         seed: int = 0,
+        also: dict[str, Path] | None = None,
+        streaming: bool = False,
+        window: int = 4096,
+        num_workers: int = 0,
     ) -> None:
         super().__init__()
-        _check_fractions(valid_fraction, test_fraction)
+        check_names(also or {})
+        check_fractions(valid_fraction, test_fraction)
         if batch_size < 1:
             raise ConfigError(f"data.batch_size must be >= 1, got {batch_size}")
         self._sources = [PairSource(path=pairs)] if isinstance(pairs, Path | str) else pairs
@@ -85,6 +107,11 @@ class PreferenceDataModule(pl.LightningDataModule):
         self._order: Order = order
         self._max_tokens = max_tokens
         self._seed = seed
+        self._also = dict(also or {})
+        self.streaming = streaming
+        self._window = window
+        self._num_workers = num_workers
+        self._stream: StreamSpec | None = None
         self._card: PairCard | None = None
         self._splits: dict[str, list[PairTokens]] = {}
 
@@ -111,13 +138,42 @@ class PreferenceDataModule(pl.LightningDataModule):
 
     @property
     def num_pairs(self) -> dict[str, int]:
-        """Pairs in each split, those that were too long left out."""
-        self._ready()
-        return {name: len(pairs) for name, pairs in self._splits.items()}
+        """Pairs in each split, those that were too long left out.
+
+        Of a stream it is not known yet which these are, nor how often weights repeat a pair.
+        """
+        card = self._ready()
+        found = {name: len(pairs) for name, pairs in self._splits.items()}
+        if self._stream is not None:
+            found["train"] = card.num_pairs - found["valid"] - found["test"]
+        return found
+
+    @property
+    def also(self) -> tuple[str, ...]:
+        """Names of the further held-out sets."""
+        return tuple(self._also)
+
+    def held_out(self, stage: str) -> list[str]:
+        """Return the names under which sets are measured, in the order of their loaders.
+
+        Args:
+            stage: ``val`` or ``test``.
+        """
+        own = [stage] if self._fractions["valid" if stage == "val" else "test"] else []
+        return [*own, *(f"{stage}_{name}" for name in self._also)]
 
     def pairs_of(self, split: str) -> list[PairTokens]:
-        """Return the rendered pairs of ``train``, ``valid`` or ``test``."""
+        """Return the rendered pairs of ``train``, ``valid``, ``test`` or a set of ``also``.
+
+        Raises:
+            ConfigError: Training pairs that are streamed, so nobody has them.
+        """
         self._ready()
+        if split == "train" and self._stream is not None:
+            raise ConfigError(
+                "data.streaming keeps no training pairs, so nothing can be computed for all of "
+                "them; set model.reference to live (to copy with model.lora null)"
+            )
         return self._splits[split]
 
     def remember_reference(self, split: str, log_probs: Sequence[tuple[float, float]]) -> None:
@@ -140,16 +196,36 @@ class PreferenceDataModule(pl.LightningDataModule):
 
         Raises:
             DataError: The pairs cannot be used, or there are too few tasks to split.
+            OverlapError: A set of ``also`` has tasks that are trained on.
         """
         if self._card is not None:
             return
-        found = read_sources(self._sources, self._seed)
-        self._splits = self._render(found, self._module().renderer)
-        self._card = found.card
+        card, trained = self._open_stream() if self.streaming else self._read()
+        for name, path in self._also.items():
+            other = read_held_out(name, path, trained, self._seed)
+            self._splits[name] = render_held_out(name, other, self._module().renderer)
+        self._card = card
 
-    def train_dataloader(self) -> PairLoader:
+    def train_dataloader(self) -> PairLoader | StreamLoader:
         """Return shuffled batches, another order in each epoch."""
-        pairs, trainer = self.pairs_of("train"), self._attached()
+        trainer = self._attached()
+        if self._stream is not None:
+            # What is shared is known when the model is.
+            limits = self._stream.limits._replace(sharing=self._sharing_now())
+            loader = StreamLoader(
+                replace(self._stream, limits=limits),
+                self._module().renderer,
+                sharing=self._sharing_now(),
+                accumulate=trainer.accumulate_grad_batches,
+                rank=trainer.global_rank,
+                world_size=trainer.world_size,
+                num_trained=partial(num_trained_batches, trainer),
+            )
+            # A resumed run asks for a batch before it calls set_epoch, with this number.
+            progress: Any = trainer.fit_loop.epoch_progress.current
+            loader.set_epoch(progress.processed)
+            return loader
+        pairs = self.pairs_of("train")
         return PairLoader(
             pairs,
             self._plan(pairs, num_epochs=trainer.max_epochs, multiple_of=trainer.world_size),
@@ -161,32 +237,89 @@ class PreferenceDataModule(pl.LightningDataModule):
         )
 
     def val_dataloader(self) -> DataLoader[list[int]] | list[Any]:
-        """Return the batches of the validation tasks; none if ``valid_fraction`` is 0."""
-        return self._in_order("valid") if self._fractions["valid"] else []
+        """Return the batches of the validation tasks; one loader for each set of `held_out`."""
+        return self._loaders("valid")
 
-    def test_dataloader(self) -> DataLoader[list[int]]:
-        """Return the batches of the test tasks.
+    def test_dataloader(self) -> DataLoader[list[int]] | list[Any]:
+        """Return the batches of the test tasks; one loader for each set of `held_out`.
 
         Raises:
-            ConfigError: ``test_fraction`` is 0.
+            ConfigError: ``test_fraction`` is 0, and there is no set beside.
         """
-        if not self._fractions["test"]:
+        if not self._fractions["test"] and not self._also:
             raise ConfigError(
                 "data.test_fraction is 0, so there is nothing to test on; train with a positive one"
             )
-        return self._in_order("test")
+        return self._loaders("test")
 
-    def _render(self, found: PairSet, renderer: SequenceRenderer) -> dict[str, list[PairTokens]]:
-        task_ids = {pair.task_id for pair in found.pairs}
-        split_of = split_tasks(task_ids, seed=self._seed, **self._fractions)
+    def _loaders(self, split: str) -> DataLoader[list[int]] | list[Any]:
+        names = [split] if self._fractions[split] else []
+        loaders = [self._in_order(name) for name in (*names, *self._also)]
+        return loaders[0] if len(loaders) == 1 else loaders
+
+    def _read(self) -> tuple[PairCard, set[TaskKey]]:
+        """Keep all pairs; returns their card and the tasks that are trained on."""
+        found = read_sources(self._sources, self._seed)
+        split_of = self._split({pair.task_id for pair in found.pairs})
+        self._splits = self._render(found.pairs, split_of)
+        self._check_splits(self._splits)
+        trained = (pair for pair in found.pairs if split_of[pair.task_id] == "train")
+        return found.card, {task_key(pair) for pair in trained}
+
+    def _open_stream(self) -> tuple[PairCard, set[TaskKey]]:
+        """Read all pairs twice: for the tasks to split, then for the splits that are kept."""
+        scan = scan_sources(self._sources, self._seed)
+        split_of = self._split(scan.task_ids)
+        train = frozenset(task for task, split in split_of.items() if split == "train")
+        trained: set[TaskKey] = set()
+
+        def kept() -> Iterator[PreferencePair]:
+            for pair in mixed(self._sources, scan.sizes, self._seed):
+                if pair.task_id not in train:
+                    yield pair
+                else:
+                    trained.add(task_key(pair))
+
+        self._splits = self._render(kept(), split_of)
+        self._check_splits({**self._splits, "train": train})
+        self._stream = StreamSpec(
+            sources=self._sources,
+            sizes=scan.sizes,
+            tasks=train,
+            limits=Limits(self._sharing, self._batch_size, self._max_tokens),
+            window=self._window,
+            keeps_trajectories=self._order == "trajectories",
+            seed=self._seed,
+            num_workers=self._num_workers,
+        )
+        return scan.card, trained
+
+    def _split(self, task_ids: set[str]) -> dict[str, str]:
+        return split_tasks(task_ids, seed=self._seed, **self._fractions)
+
+    def _render(
+        self, pairs: Iterable[PreferencePair], split_of: Mapping[str, str]
+    ) -> dict[str, list[PairTokens]]:
+        renderer = self._module().renderer
         splits: dict[str, list[PairTokens]] = {"train": [], "valid": [], "test": []}
-        for pair in found.pairs:
+        for pair in pairs:
             tokens = render_pair(pair, renderer)
             if tokens is not None:
                 splits[split_of[pair.task_id]].append(tokens)
         _report(splits, renderer)
-        _check_splits(splits, self._fractions, renderer)
         return splits
+
+    def _check_splits(self, splits: Mapping[str, Sized]) -> None:
+        """Refuse splits that training or validation would find empty."""
+        wanted = ["train", *(name for name, fraction in self._fractions.items() if fraction)]
+        empty = [name for name in wanted if not len(splits[name])]
+        if empty:
+            renderer = self._module().renderer
+            raise DataError(
+                f"no pairs are left for {' and '.join(empty)} ({renderer.counts.too_long} pairs "
+                f"were longer than {renderer.max_length} tokens); collect more tasks, raise "
+                "model.max_length or set the fraction of that split to 0"
+            )
 
     def _in_order(self, name: str) -> DataLoader[list[int]]:
         """Return a loader whose items are whole batches, which Lightning may hand out to ranks."""
@@ -237,72 +370,21 @@ class PreferenceDataModule(pl.LightningDataModule):
         return self._card
 
 
-def group_pairs(pairs: Sequence[PairTokens]) -> list[list[int]]:
-    """Return the indices of the pairs of each trajectory, in order of appearance."""
-    groups: dict[int, list[int]] = {}
-    for index, pair in enumerate(pairs):
-        groups.setdefault(pair.group, []).append(index)
-    return list(groups.values())
-
-
 def num_trained_batches(trainer: pl.Trainer) -> int:
     """Return how many batches of the epoch are in the weights, not only in hand.
 
     An optimizer step that was interrupted counts with none of its batches.
     """
     done: int = trainer.fit_loop.epoch_loop.batch_progress.current.processed  # type: ignore[attr-defined]
-    if done >= trainer.num_training_batches:
+    loader = trainer.train_dataloader
+    known = loader.num_batches if isinstance(loader, StreamLoader) else None
+    if done >= (known or trainer.num_training_batches):
         return done
     return done - done % int(trainer.accumulate_grad_batches)
 
 
 def _collate(pairs: list[PairTokens], sharing: Sharing, indices: list[int]) -> PairBatch:
     return collate_pairs([pairs[i] for i in indices], sharing)
-
-
-def render_pair(pair: PreferencePair, renderer: SequenceRenderer) -> PairTokens | None:
-    """Return the token ids of a pair, or None (counted) if it is longer than the context.
-
-    Raises:
-        DataError: Both actions have the same tokens, so there is nothing to learn.
-    """
-    actions = [pair.chosen[0]["content"], pair.rejected[0]["content"]]
-    try:
-        chosen, rejected = renderer.render(pair_history(pair), actions)
-    except ContextOverflow:
-        return None
-    if chosen.action_ids == rejected.action_ids:
-        raise DataError(
-            f"chosen and rejected of task {pair.task_id!r} at depth {pair.depth} have the same "
-            f"tokens ({actions[0][:80]!r}); remove the pair"
-        )
-    return PairTokens(
-        chosen=chosen,
-        rejected=rejected,
-        q_chosen=pair.q_chosen,
-        q_rejected=pair.q_rejected,
-        depth=pair.depth,
-        visits=(pair.visits_chosen, pair.visits_rejected),
-        group=derive_seed(pair.tree_id or pair.task_id),
-        name=f"task {pair.task_id} tree {pair.tree_id} depth {pair.depth}",
-    )
-
-
-def split_tasks(task_ids: set[str], *, seed: int, valid: float, test: float) -> dict[str, str]:
-    """Assign each task to ``train``, ``valid`` or ``test`` by the rank of its hash.
-
-    A fraction above 0 gives at least one task. The order of the ids does not matter.
-
-    Examples:
-        >>> sorted(split_tasks({"a", "b", "c", "d"}, seed=0, valid=0.25, test=0.25).values())
-        ['test', 'train', 'train', 'valid']
-    """
-    ranked = sorted(task_ids, key=lambda task_id: (derive_seed("split", seed, task_id), task_id))
-    num_valid = max(1, round(valid * len(ranked))) if valid else 0
-    num_test = max(1, round(test * len(ranked))) if test else 0
-    names = ["valid"] * num_valid + ["test"] * num_test
-    names += ["train"] * max(0, len(ranked) - len(names))
-    return dict(zip(ranked, names, strict=False))
 
 
 def _report(splits: dict[str, list[PairTokens]], renderer: SequenceRenderer) -> None:
@@ -316,28 +398,4 @@ def _report(splits: dict[str, list[PairTokens]], renderer: SequenceRenderer) -> 
             counts.shortened,
             counts.dropped_steps,
             counts.too_long,
-        )
-
-
-def _check_splits(
-    splits: dict[str, list[PairTokens]],
-    fractions: dict[str, float],
-    renderer: SequenceRenderer,
-) -> None:
-    """Refuse splits that training or validation would find empty."""
-    wanted = ["train", *(name for name, fraction in fractions.items() if fraction)]
-    empty = [name for name in wanted if not splits[name]]
-    if empty:
-        raise DataError(
-            f"no pairs are left for {' and '.join(empty)} "
-            f"({renderer.counts.too_long} pairs were longer than {renderer.max_length} tokens); "
-            "collect more tasks, raise model.max_length or set the fraction of that split to 0"
-        )
-
-
-def _check_fractions(valid: float, test: float) -> None:
-    if min(valid, test) < 0 or valid + test >= 1:
-        raise ConfigError(
-            "data.valid_fraction and data.test_fraction must be >= 0 and below 1 together, "
-            f"got {valid} and {test}"
         )

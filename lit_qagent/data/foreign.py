@@ -2,6 +2,7 @@
 
 TRL's: ``prompt``, ``chosen`` and ``rejected`` as chat messages or as plain text; without ``prompt``
 both answers begin with it. The original's: the same with messages of ``from`` and ``value``.
+An answer may be a whole episode, the agent's and the world's messages in turn.
 """
 
 import json
@@ -9,10 +10,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lit_qagent.core.errors import DataError
+from lit_qagent.core.errors import ConfigError, DataError
 from lit_qagent.core.pairs import ChatMessages, PreferencePair
 from lit_qagent.core.seeds import derive_seed
 from lit_qagent.data.packing import common_prefix
+from lit_qagent.data.pairs import ROWS_AT_ONCE, are_equal, is_episode
 
 _ROLES = {
     "system": "system",
@@ -23,15 +25,25 @@ _ROLES = {
 }
 
 
-def read_rows(path: Path) -> Iterator[Any]:
+def read_rows(path: Path, *, streaming: bool = False) -> Iterator[Any]:
     """Give the rows of a JSON, JSON lines or parquet file, or of a set on the hub, one by one.
 
+    Args:
+        path: File or hub id.
+        streaming: Never hold more than a few rows.
+
     Raises:
+        ConfigError: A JSON list shall be streamed.
         DataError: No such file or set, or it cannot be read.
     """
     if path.suffix == ".jsonl":
         yield from _json_lines(path)
     elif path.suffix == ".json":
+        if streaming:
+            raise ConfigError(
+                f"data.streaming cannot read {str(path)!r}, one JSON list, piece by piece; write "
+                "it as JSON lines (.jsonl) or parquet, or set data.streaming to false"
+            )
         found = _parsed(_text(path), str(path))
         if not isinstance(found, list):
             raise DataError(f"{str(path)!r} must hold a JSON list of pairs")
@@ -39,7 +51,7 @@ def read_rows(path: Path) -> Iterator[Any]:
     elif path.suffix == ".parquet":
         yield from _parquet(path)
     else:
-        yield from _hub(str(path))
+        yield from _hub(str(path), streaming)
 
 
 def foreign_pairs(rows: Iterable[Any], where: str) -> Iterator[PreferencePair]:
@@ -57,14 +69,16 @@ def _pair(row: Any, where: str) -> PreferencePair:  # noqa: ANN401 (any JSON val
         raise DataError(f"{where} has no chosen and rejected; give pairs in TRL's format")
     prompt, chosen, rejected = _parts(row, where)
     for name, messages in (("chosen", chosen), ("rejected", rejected)):
-        if len(messages) != 1 or messages[0]["role"] != "assistant":
+        if not is_episode(messages):
             raise DataError(
-                f"{where}: {name} must be one assistant message after the prompt, "
-                f"got {len(messages)} messages; cut conversations into one pair per step"
+                f"{where}: {name} must be one assistant message after the prompt, or assistant and "
+                "user messages in turn from an assistant's to an assistant's, got "
+                f"{' '.join(message['role'] for message in messages) or 'nothing'}; mend or "
+                "remove it"
             )
-        if not messages[0]["content"].strip():
+        if not any(message["content"].strip() for message in messages[::2]):
             raise DataError(f"{where} has an empty {name} action; remove it")
-    if chosen[0]["content"].strip() == rejected[0]["content"].strip():
+    if are_equal(chosen, rejected):
         raise DataError(f"{where} has equal chosen and rejected actions; remove it")
     num_head = _head_length(prompt, where)
     task = f"foreign-{derive_seed(json.dumps(prompt[:num_head], sort_keys=True)):010d}"
@@ -98,6 +112,8 @@ def _parts(row: Mapping[str, Any], where: str) -> tuple[ChatMessages, ChatMessag
     if prompt is not None:
         return _messages(prompt, where), both[0], both[1]
     shared = common_prefix(both[0], both[1])
+    while shared and any(not is_episode(side[shared:]) for side in both):
+        shared -= 1  # equal actions are not prompt where what they led to differs
     return both[0][:shared], both[0][shared:], both[1][shared:]
 
 
@@ -142,9 +158,13 @@ def _head_length(prompt: ChatMessages, where: str) -> int:
 
 
 def _json_lines(path: Path) -> Iterator[Any]:
-    for number, line in enumerate(_text(path).splitlines(), start=1):
-        if line.strip():
-            yield _parsed(line, f"{path} line {number}")
+    try:
+        with path.open(encoding="utf-8") as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    yield _parsed(line, f"{path} line {number}")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{str(path)!r} cannot be read ({error}); give a file of pairs") from error
 
 
 def _text(path: Path) -> str:
@@ -166,16 +186,18 @@ def _parquet(path: Path) -> Iterator[Any]:
     import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
     try:
-        yield from pq.read_table(path).to_pylist()
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=ROWS_AT_ONCE):
+                yield from batch.to_pylist()
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{str(path)!r} cannot be read as parquet ({error})") from error
 
 
-def _hub(name: str) -> Iterator[Any]:
+def _hub(name: str, streaming: bool) -> Iterator[Any]:
     from datasets import load_dataset
 
     try:
-        yield from load_dataset(name, split="train")
+        yield from load_dataset(name, split="train", streaming=streaming)
     except (OSError, ValueError) as error:
         raise DataError(
             f"{name!r} is neither a folder or file of pairs nor a set on the hub that can be "

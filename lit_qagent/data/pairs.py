@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from lit_qagent.core.pairs import (
 from lit_qagent.core.records import History, Message, Role
 
 _ROLES: dict[str, Role] = {"system": "system", "user": "user", "assistant": "assistant"}
+ROWS_AT_ONCE = 256  # of a parquet file
 _AGAIN = "make the pairs again with `python -m data_collection pairs`"
 
 
@@ -36,6 +37,23 @@ def read_pairs(folder: Path) -> PairSet:
         DataError: The folder or one of its files is missing, empty, corrupt, of another schema,
             or changed since its card was written.
     """
+    card = check_folder(folder)
+    pairs = tuple(iterate_pairs(folder))
+    if not pairs:
+        raise DataError(
+            f"{str(folder / PAIR_FILE)!r} has no pairs; collect more tasks or use another pair "
+            f"rule ({CARD_FILE} says what was removed: {dict(card.removed)})"
+        )
+    return PairSet(pairs=pairs, card=card)
+
+
+def check_folder(folder: Path) -> PairCard:
+    """Return the card of a folder whose data file is there and is the card's own.
+
+    Raises:
+        DataError: The folder or one of its files is missing, corrupt, of another schema, or
+            changed since its card was written.
+    """
     data_file = folder / PAIR_FILE
     if not folder.is_dir():
         raise DataError(
@@ -45,20 +63,33 @@ def read_pairs(folder: Path) -> PairSet:
     if not data_file.is_file():
         raise DataError(f"pairs folder {str(folder)!r} has no {PAIR_FILE}; {_AGAIN}")
     card = read_card(folder)
-    found = hashlib.sha256(data_file.read_bytes()).hexdigest()
-    rows = _read_rows(data_file)
+    with data_file.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    _columns(data_file)
     if found != card.pairs_hash:
         raise DataError(
             f"{str(data_file)!r} has SHA-256 {found}, its card says {card.pairs_hash}: "
             f"the file was changed after it was made; {_AGAIN}"
         )
-    if not rows:
-        raise DataError(
-            f"{str(data_file)!r} has no pairs; collect more tasks or use another pair rule "
-            f"({CARD_FILE} says what was removed: {dict(card.removed)})"
-        )
-    pairs = tuple(_pair(row, f"{str(data_file)!r} row {i}") for i, row in enumerate(rows))
-    return PairSet(pairs=pairs, card=card)
+    return card
+
+
+def iterate_pairs(folder: Path) -> Iterator[PreferencePair]:
+    """Give the pairs of a folder one by one; a few rows are in memory.
+
+    Raises:
+        DataError: The data file is corrupt, or a row is not a pair.
+    """
+    import pyarrow.parquet as pq  # type: ignore[import-untyped]
+
+    path = folder / PAIR_FILE
+    names = _columns(path)
+    number = 0
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(batch_size=ROWS_AT_ONCE, columns=names):
+            for row in batch.select(names).to_pylist():
+                yield _pair(row, f"{str(path)!r} row {number}")
+                number += 1
 
 
 def read_card(folder: Path) -> PairCard:
@@ -89,6 +120,24 @@ def read_card(folder: Path) -> PairCard:
     return PairCard(**{name: value for name, value in values.items() if name in known})
 
 
+def is_episode(messages: Sequence[Mapping[str, str]]) -> bool:
+    """Return whether messages are an action, or actions with an observation between each two.
+
+    Examples:
+        >>> is_episode([{"role": "assistant", "content": "look"}])
+        True
+        >>> is_episode([{"role": "user", "content": "You see a box."}])
+        False
+    """
+    roles = [message["role"] for message in messages]
+    return roles == ["assistant", "user"] * (len(roles) // 2) + ["assistant"]
+
+
+def are_equal(left: Sequence[Mapping[str, str]], right: Sequence[Mapping[str, str]]) -> bool:
+    """Return whether two episodes say the same, white space around messages aside."""
+    return [m["content"].strip() for m in left] == [m["content"].strip() for m in right]
+
+
 def pair_history(pair: PreferencePair) -> History:
     """Return the history of a pair: its last ``2 * depth`` messages are steps.
 
@@ -105,21 +154,19 @@ def pair_history(pair: PreferencePair) -> History:
     return History(head=messages[:num_head], turns=messages[num_head:])
 
 
-def _read_rows(path: Path) -> list[dict[str, Any]]:
-    """Return the rows of the parquet file after a check of its columns."""
-    import pyarrow as pa  # type: ignore[import-untyped]
-    import pyarrow.parquet as pq  # type: ignore[import-untyped]
+def _columns(path: Path) -> list[str]:
+    """Return the columns of the parquet file to read, after a check that they are there."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(path)
+        found = set(pq.read_schema(path).names)
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{str(path)!r} cannot be read as parquet ({error}); {_AGAIN}") from error
-    missing = sorted(_required(PreferencePair) - set(table.column_names))
+    missing = sorted(_required(PreferencePair) - found)
     if missing:
         raise DataError(f"{str(path)!r} lacks the columns {', '.join(missing)}; {_AGAIN}")
-    names = [field.name for field in fields(PreferencePair)]
-    rows: list[dict[str, Any]] = table.select(names).to_pylist()
-    return rows
+    return [field.name for field in fields(PreferencePair)]
 
 
 def _pair(row: Mapping[str, Any], where: str) -> PreferencePair:
@@ -130,11 +177,14 @@ def _pair(row: Mapping[str, Any], where: str) -> PreferencePair:
     for name in ("prompt", "chosen", "rejected"):
         _check_messages(row[name], f"{where}, {name}")
     for name in ("chosen", "rejected"):
-        if len(row[name]) != 1 or row[name][0]["role"] != "assistant":
-            raise DataError(f"{where}, {name} must be one assistant message; {_AGAIN}")
-        if not row[name][0]["content"].strip():
+        if not is_episode(row[name]):
+            raise DataError(
+                f"{where}, {name} must be one assistant message, or assistant and user messages "
+                f"in turn from an assistant's to an assistant's; {_AGAIN}"
+            )
+        if not any(message["content"].strip() for message in row[name][::2]):
             raise DataError(f"{where} has an empty {name} action; {_AGAIN}")
-    if row["chosen"][0]["content"].strip() == row["rejected"][0]["content"].strip():
+    if are_equal(row["chosen"], row["rejected"]):
         raise DataError(
             f"{where} has equal chosen and rejected actions "
             f"({row['chosen'][0]['content'][:80]!r}), which teach nothing; remove it, or {_AGAIN}"

@@ -156,6 +156,14 @@ class TokenMeter:
         return max(len(first), len(last))
 
 
+def group_pairs(pairs: Sequence[PairTokens]) -> list[list[int]]:
+    """Return the indices of the pairs of each trajectory, in order of appearance."""
+    groups: dict[int, list[int]] = {}
+    for index, pair in enumerate(pairs):
+        groups.setdefault(pair.group, []).append(index)
+    return list(groups.values())
+
+
 def split_group(group: Sequence[int], meter: TokenMeter, limits: Limits) -> list[list[int]]:
     """Split pairs into as cheap parts as the limits allow; one part if they fit.
 

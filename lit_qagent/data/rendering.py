@@ -16,10 +16,28 @@ RENDERING_VERSION = "1"
 
 
 class TokenSequence(NamedTuple):
-    """A prompt and one action after it, as token ids; neither is empty."""
+    """A prompt and one action after it, as token ids; neither is empty.
+
+    Attributes:
+        prompt_ids: The history.
+        action_ids: The action; or several, with the observations between them.
+        observed: Where in ``action_ids`` observations begin and end (exclusive): what the world
+            said is read and not scored.
+    """
 
     prompt_ids: list[int]
     action_ids: list[int]
+    observed: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def scored(self) -> list[int]:
+        """Where in ``action_ids`` the agent speaks, ascending."""
+        places: list[int] = []
+        position = 0
+        for start, end in self.observed:
+            places += range(position, start)
+            position = end
+        return [*places, *range(position, len(self.action_ids))]
 
 
 @dataclass(kw_only=True, slots=True)
@@ -65,6 +83,15 @@ class SequenceRenderer:
         self.counts = RenderingCounts()
         self._chat = chat
 
+    @property
+    def chat(self) -> ChatRenderer:
+        """The chat template and its tokenizer."""
+        return self._chat
+
+    def fresh(self) -> "SequenceRenderer":
+        """Return a renderer of the same form that counts from 0, but for escaped markers."""
+        return SequenceRenderer(self._chat, self.max_length)
+
     def render(self, history: History, actions: Sequence[str]) -> list[TokenSequence]:
         """Return one sequence per action; all have the same prompt ids.
 
@@ -75,8 +102,23 @@ class SequenceRenderer:
         Raises:
             ContextOverflow: Head and longest action exceed ``max_length``.
         """
-        action_ids = [self._chat.action_ids(action) for action in actions]
-        room = self.max_length - max(map(len, action_ids))
+        return self.render_episodes(history, [[action] for action in actions])
+
+    def render_episodes(
+        self, history: History, episodes: Sequence[Sequence[str]]
+    ) -> list[TokenSequence]:
+        """Return one sequence per episode; all have the same prompt ids.
+
+        Args:
+            history: What came before.
+            episodes: At least one; an action, and perhaps an observation and an action in turn.
+                They are never cut; the longest decides how many steps of the history fit.
+
+        Raises:
+            ContextOverflow: Head and longest episode exceed ``max_length``.
+        """
+        drafts = [self._episode(texts) for texts in episodes]
+        room = self.max_length - max(len(draft.action_ids) for draft in drafts)
         shown = history
         prompt_ids = self._chat.prompt_ids(shown.messages)
         while len(prompt_ids) > room and shown.num_steps:
@@ -89,7 +131,18 @@ class SequenceRenderer:
                 f"without any earlier step, max_length is {self.max_length}; raise max_length, or "
                 "show fewer examples or shorter actions"
             )
-        return [TokenSequence(prompt_ids, ids) for ids in action_ids]
+        return [draft._replace(prompt_ids=prompt_ids) for draft in drafts]
+
+    def _episode(self, texts: Sequence[str]) -> TokenSequence:
+        """Return an episode's ids, its prompt still missing."""
+        ids = self._chat.action_ids(texts[0])
+        observed = []
+        for observation, action in zip(texts[1::2], texts[2::2], strict=True):
+            start = len(ids)
+            ids = ids + self._chat.observation_ids(observation)
+            observed.append((start, len(ids)))
+            ids = ids + self._chat.action_ids(action)
+        return TokenSequence([], ids, tuple(observed))
 
     def _count(self, dropped_steps: int, *, fits: bool) -> None:
         self.counts.escaped_markers = self._chat.num_escaped

@@ -1,16 +1,18 @@
 """Where pairs come from: our own folders, files and hub sets in foreign formats, and mixtures."""
 
 import hashlib
+import heapq
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from lit_qagent.core.errors import ConfigError, DataError
 from lit_qagent.core.pairs import CARD_FILE, PAIR_SCHEMA_VERSION, PairCard, PreferencePair
 from lit_qagent.core.seeds import derive_seed
 from lit_qagent.data.foreign import foreign_pairs, read_rows
-from lit_qagent.data.pairs import PairSet, read_pairs
+from lit_qagent.data.pairs import PairSet, check_folder, iterate_pairs, read_pairs
 
 _FILES = (".json", ".jsonl", ".parquet")
 
@@ -46,7 +48,7 @@ def read_sources(sources: Sequence[PairSource], seed: int) -> PairSet:
     if len(found) == 1 and sources[0].weight == 1:
         return found[0][1]
     pairs = [pair for source, part in found for pair in weighted(part.pairs, source.weight, seed)]
-    return PairSet(pairs=tuple(pairs), card=_joined([part.card for _, part in found], pairs))
+    return PairSet(pairs=tuple(pairs), card=_joined([part.card for _, part in found], len(pairs)))
 
 
 def weighted(pairs: Sequence[PreferencePair], weight: float, seed: int) -> list[PreferencePair]:
@@ -62,13 +64,98 @@ def weighted(pairs: Sequence[PreferencePair], weight: float, seed: int) -> list[
     return [*(pair for _ in range(whole) for pair in pairs), *(pairs[i] for i in extra)]
 
 
+class Scan(NamedTuple):
+    """What sources hold, without their pairs.
+
+    Attributes:
+        card: Of all of them together.
+        task_ids: The tasks that have pairs.
+        sizes: Pairs of each source.
+    """
+
+    card: PairCard
+    task_ids: set[str]
+    sizes: list[int]
+
+
+def scan_sources(sources: Sequence[PairSource], seed: int) -> Scan:
+    """Read and check all pairs once, keeping none.
+
+    Raises:
+        DataError: A source is missing or cannot be used.
+        ConfigError: There is none, or one that can only be read whole.
+    """
+    if not sources:
+        raise ConfigError("data.pairs names no source; give a folder, a file or a hub id")
+    cards, sizes = [], []
+    tasks: set[str] = set()
+    for source in sources:
+        path = Path(source.path)
+        card = check_folder(path) if _is_own(path) else None
+        found = _foreign_card(path, iterate_source(path))
+        if not found.num_pairs:
+            raise DataError(f"{str(path)!r} has no pairs; give a file with at least one")
+        cards.append(card or found)
+        sizes.append(found.num_pairs)
+        tasks |= set(found.task_ids)
+    if len(cards) == 1 and sources[0].weight == 1:
+        return Scan(cards[0], tasks, sizes)
+    used = sum(round(s.weight * size) for s, size in zip(sources, sizes, strict=True))
+    return Scan(_joined(cards, used), tasks, sizes)
+
+
+def mixed(
+    sources: Sequence[PairSource], sizes: Sequence[int], seed: int
+) -> Iterator[PreferencePair]:
+    """Give the pairs of all sources one by one, evenly mixed and as often as their weights say."""
+    streams = (
+        _with_places(_repeated(source, seed), number, source.weight * size)
+        for number, (source, size) in enumerate(zip(sources, sizes, strict=True))
+    )
+    return (pair for _, pair in heapq.merge(*streams, key=lambda each: each[0]))
+
+
+def _with_places(
+    pairs: Iterator[PreferencePair], number: int, total: float
+) -> Iterator[tuple[tuple[float, int], PreferencePair]]:
+    """Say where in an epoch each pair comes, from 0 to 1."""
+    return (((place / total, number), pair) for place, pair in enumerate(pairs))
+
+
+def _repeated(source: PairSource, seed: int) -> Iterator[PreferencePair]:
+    """Give each pair as often as the weight says; a fraction of them by a hash of their number."""
+    whole = int(source.weight)
+    for _ in range(whole):
+        yield from iterate_source(Path(source.path))
+    extra = (source.weight - whole) * 2**31  # seeds are below
+    if extra:
+        for number, pair in enumerate(iterate_source(Path(source.path))):
+            if derive_seed("weight", seed, number) < extra:
+                yield pair
+
+
+def iterate_source(path: Path) -> Iterator[PreferencePair]:
+    """Give the pairs of a source one by one, holding only a few.
+
+    Raises:
+        DataError: The source is missing, or a row is not a pair.
+    """
+    if _is_own(path):
+        return iterate_pairs(path)
+    return foreign_pairs(read_rows(path, streaming=True), repr(str(path)))
+
+
 def _read(path: Path) -> PairSet:
-    if path.is_dir() or not _is_foreign(path):
+    if _is_own(path):
         return read_pairs(path)
     pairs = tuple(foreign_pairs(read_rows(path), repr(str(path))))
     if not pairs:
         raise DataError(f"{str(path)!r} has no pairs; give a file with at least one")
     return PairSet(pairs=pairs, card=_foreign_card(path, pairs))
+
+
+def _is_own(path: Path) -> bool:
+    return path.is_dir() or not _is_foreign(path)
 
 
 def _is_foreign(path: Path) -> bool:
@@ -78,11 +165,17 @@ def _is_foreign(path: Path) -> bool:
     )
 
 
-def _foreign_card(path: Path, pairs: Sequence[PreferencePair]) -> PairCard:
+def _foreign_card(path: Path, pairs: Iterable[PreferencePair]) -> PairCard:
     """Say what is known; the tasks are named by a hash of their first messages."""
     digest = hashlib.sha256()
+    tasks: set[str] = set()
+    trees: set[str] = set()
+    depths: Counter[int] = Counter()
     for pair in pairs:
         digest.update(repr((pair.prompt, pair.chosen, pair.rejected)).encode())
+        tasks.add(pair.task_id)
+        trees.add(pair.tree_id)
+        depths[pair.depth] += 1
     return PairCard(
         schema_version=PAIR_SCHEMA_VERSION,
         pairs_hash=digest.hexdigest(),
@@ -92,14 +185,14 @@ def _foreign_card(path: Path, pairs: Sequence[PreferencePair]) -> PairCard:
         search={},
         prompt={},
         seed=0,
-        task_ids=sorted({pair.task_id for pair in pairs}),
-        num_trees=len({pair.tree_id for pair in pairs}),
-        num_pairs=len(pairs),
-        pairs_by_depth={str(d): n for d, n in Counter(pair.depth for pair in pairs).items()},
+        task_ids=sorted(tasks),
+        num_trees=len(trees),
+        num_pairs=depths.total(),
+        pairs_by_depth={str(depth): count for depth, count in depths.items()},
     )
 
 
-def _joined(cards: Sequence[PairCard], pairs: Sequence[PreferencePair]) -> PairCard:
+def _joined(cards: Sequence[PairCard], num_pairs: int) -> PairCard:
     """Return the card of a mixture: the first one's, with the tasks of all."""
     together = hashlib.sha256(" ".join(card.pairs_hash for card in cards).encode())
     return replace(
@@ -109,6 +202,6 @@ def _joined(cards: Sequence[PairCard], pairs: Sequence[PreferencePair]) -> PairC
         environment={"name": "mixture", "of": [dict(card.environment) for card in cards]},
         task_ids=sorted({task for card in cards for task in card.task_ids}),
         num_trees=sum(card.num_trees for card in cards),
-        num_pairs=len(pairs),
+        num_pairs=num_pairs,
         removed={f"see the parts' {CARD_FILE}": sum(sum(c.removed.values()) for c in cards)},
     )

@@ -70,6 +70,8 @@ def report_metrics(report: Mapping[str, Any]) -> dict[str, float]:
             metrics[f"{name}/{key}_high"] = interval["high"]
         metrics[f"{name}/failures"] = row["failures"]
         metrics |= {f"{name}/cost_{key}": cost for key, cost in (row.get("cost") or {}).items()}
+    for row in report["agreement_by_depth"]:
+        metrics[f"agreement/tau_depth_{row['depth']:02d}"] = row["tau"]
     for name, row in report["differences"].items():
         for key, difference in {"reward": row, **row["others"]}.items():
             for end in ("mean", "low", "high"):

@@ -3,14 +3,11 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
-from lit_qagent.agents.prompts import PROMPT_VERSION, PromptSpec
+from lit_qagent.agents.prompts import PromptSpec, differing_forms
 from lit_qagent.core.errors import CheckpointError, OverlapError
 from lit_qagent.core.records import Task
-
-_NAMED_TASKS = 3
 
 
 def check_overlap(tasks: Sequence[Task], lineage: Mapping[str, Any]) -> None:
@@ -26,17 +23,14 @@ def check_overlap(tasks: Sequence[Task], lineage: Mapping[str, Any]) -> None:
     trained = set(lineage.get("task_ids", ()))
     shared = [task.task_id for task in tasks if task.task_id in trained]
     if shared:
-        some = ", ".join(shared[:_NAMED_TASKS]) + (", ..." if shared[_NAMED_TASKS:] else "")
         raise OverlapError(
             f"{len(shared)} of {len(tasks)} held-out tasks were used to train the Q-model "
-            f"({some}); choose another tasks.split or tasks.first_task"
+            f"({', '.join(shared)}); choose another tasks.split or tasks.first_task"
         )
 
 
 def check_prompt(prompt: PromptSpec, lineage: Mapping[str, Any]) -> None:
     """Refuse a Q-model whose training prompts had another form than those it would score here.
-
-    Whether actions are constrained changes no prompt and is not compared.
 
     Args:
         prompt: How the world is shown.
@@ -45,13 +39,7 @@ def check_prompt(prompt: PromptSpec, lineage: Mapping[str, Any]) -> None:
     Raises:
         CheckpointError: The forms differ.
     """
-    trained = lineage.get("prompt") or {}
-    now = {"version": PROMPT_VERSION, **asdict(prompt)}
-    differing = [
-        f"prompt.{name} {trained[name]!r} in training, {now[name]!r} now"
-        for name in ("version", "think", "num_examples")
-        if name in trained and trained[name] != now[name]
-    ]
+    differing = differing_forms(prompt, lineage.get("prompt") or {})
     if differing:
         raise CheckpointError(
             f"the Q-model was trained on other prompts: {'; '.join(differing)}; set data.prompt "

@@ -13,6 +13,7 @@ from lit_qagent.agents.selection import OracleSelector
 from lit_qagent.core import manifest
 from lit_qagent.core.errors import StoreError
 from lit_qagent.evaluation import tables
+from lit_qagent.evaluation.agreement import read_agreement
 from lit_qagent.evaluation.cost import cost_per_episode, cost_ratio, is_matched
 from lit_qagent.evaluation.depths import decisions_by_depth, regret_by_depth
 from lit_qagent.evaluation.differences import difference_row, significance_rows
@@ -104,6 +105,7 @@ def build_report(
         "differences": _differences(settings, by_agent, metrics),
         "by_depth": {name: decisions_by_depth(some) for name, some in by_agent.items()},
         "regret_by_depth": _regrets(settings, by_agent),
+        "agreement_by_depth": read_agreement(folder)["by_depth"],
         "split": settings["tasks"]["split"],
         "seeds": settings["tasks"]["seeds"],
         **{key: settings[key] for key in ("environment", "policy", "prompt", "sampling")},

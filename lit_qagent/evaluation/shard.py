@@ -13,8 +13,15 @@ from typing import Any
 from lit_qagent.agents.guided import GuidedAgent
 from lit_qagent.agents.selection import Scorer
 from lit_qagent.core import manifest
+from lit_qagent.core.errors import ConfigError
+from lit_qagent.evaluation.agreement import (
+    measure_agreement,
+    read_agreement,
+    read_siblings,
+    write_agreement,
+)
 from lit_qagent.evaluation.episodes import EpisodeLog, PlayedEpisode, read_episodes
-from lit_qagent.evaluation.lineage import check_overlap, check_prompt
+from lit_qagent.evaluation.lineage import check_overlap, check_prompt, describe_lineage
 from lit_qagent.evaluation.play import PlannedEpisode, plan_episodes, play_episodes, run_to_end
 from lit_qagent.evaluation.progress import EpisodeProgress
 from lit_qagent.evaluation.specs import Evaluation
@@ -60,12 +67,35 @@ class EpisodeShard:
         check_prompt(self.evaluation.prompt, lineage)
         agents = self.evaluation.build_agents(scorer)
         self._claim_folder(lineage)
+        self._compare_with_search(scorer, lineage)
         planned = plan_episodes(
             list(agents), tasks[self.rank :: self.world_size], self.evaluation.tasks.seeds
         )
         self._play_missing(planned, agents)
         played = read_episodes(self._folder).episodes
         return [played[one.key].to_dict() for one in planned]
+
+    def _compare_with_search(self, scorer: Scorer | None, lineage: Mapping[str, Any]) -> None:
+        """Measure once how far the Q-model agrees with a search, if there is one to agree with."""
+        source = self.evaluation.play.siblings
+        if source is None or self.rank:
+            return
+        if scorer is None:
+            raise ConfigError("play.siblings needs a Q-model; give a checkpoint to predict")
+        sets, pairs_hash = read_siblings(source, lineage)
+        identity = {
+            "pairs_hash": pairs_hash,
+            "lineage_hash": describe_lineage(lineage)["lineage_hash"],
+        }
+        if identity.items() <= read_agreement(self._folder).items():
+            return
+        rows: list[dict[str, Any]] = []
+
+        async def measure() -> None:
+            rows.extend(await measure_agreement(sets, scorer))
+
+        run_to_end(measure())
+        write_agreement(self._folder, rows, identity)
 
     @property
     def _folder(self) -> Path:

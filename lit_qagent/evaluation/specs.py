@@ -44,6 +44,11 @@ class AgentSpec:
             raise ConfigError(f"num_candidates must be >= 1, got {self.num_candidates}")
 
     @property
+    def needs_scorer(self) -> bool:
+        """True if it cannot act without a Q-model."""
+        return self.selector.needs_scorer or (self.trials is not None and self.trials.needs_scorer)
+
+    @property
     def uses(self) -> str:
         """What this agent knows that none can know in a single trial in earnest; or empty."""
         known = [self.selector.uses, self.trials.uses if self.trials else ""]
@@ -85,6 +90,8 @@ class PlaySpec:
         controls: The agents it is compared with; all other agents if not given.
         concurrency: Episodes in flight in each process.
         prices: What the policy's tokens cost; without them reports name no dollars.
+        siblings: Folder of pairs by the rule all_siblings, from trees of held-out tasks: the
+            report then says how far the Q-model ranks siblings as that search did.
     """
 
     output: Path
@@ -92,6 +99,7 @@ class PlaySpec:
     controls: list[str] | None = None
     concurrency: int = 16
     prices: Prices | None = None
+    siblings: Path | None = None
 
     def __post_init__(self) -> None:
         if self.concurrency < 1:
@@ -167,7 +175,7 @@ class Evaluation:
         Raises:
             ConfigError: An agent needs a Q-model and there is none.
         """
-        needy = [name for name, spec in self.agents.items() if spec.selector.needs_scorer]
+        needy = [name for name, spec in self.agents.items() if spec.needs_scorer]
         if needy and scorer is None:
             raise ConfigError(
                 f"agents {', '.join(needy)} need a Q-model; give a checkpoint to predict"
@@ -179,7 +187,7 @@ class Evaluation:
                 num_candidates=spec.num_candidates,
                 sampling=spec.sampling or self.sampling,
                 prompt=self.prompt,
-                scorer=scorer if spec.selector.needs_scorer else None,
+                scorer=scorer if spec.needs_scorer else None,
             )
             for name, spec in self.agents.items()
         }
@@ -225,4 +233,5 @@ def _describe(spec: AgentSpec) -> dict[str, Any]:
 
 def _class_and_options(trials: Trials) -> dict[str, Any]:
     kind = type(trials)
-    return {"class": f"{kind.__module__}.{kind.__qualname__}", **vars(trials)}
+    shown = {key: value for key, value in vars(trials).items() if key[0] != "_"}
+    return {"class": f"{kind.__module__}.{kind.__qualname__}", **shown}

@@ -105,6 +105,15 @@ def regret_table(report: Mapping[str, Any]) -> Rows:
     return rows
 
 
+def agreement_table(report: Mapping[str, Any]) -> Rows:
+    """Return how far the Q-model ranks siblings as a search did; head alone if not measured."""
+    rows = [["depth", "sets of siblings", "actions", "Kendall's tau", "best action first"]]
+    for row in report["agreement_by_depth"]:
+        counts = [str(row[key]) for key in ("depth", "sets", "actions")]
+        rows.append([*counts, f"{row['tau']:+.3f}", f"{row['best_picked']:.0%}"])
+    return rows
+
+
 def flagged(name: str, row: Mapping[str, Any]) -> str:
     """Return an agent's name, marked if it uses what no agent can know in earnest."""
     return name + FLAG if row.get("uses") else name

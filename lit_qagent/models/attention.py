@@ -4,16 +4,17 @@ A packed row is a prefix trie in depth-first order. Cut where branches part, it 
 segments: the queries of a segment see all of its ancestors and, causally, itself. On a CPU these
 are two unmasked calls of the flash kernel per segment, merged by their log-sum-exp; the gathered
 ancestors are not kept for the backward pass. On a GPU it is one call of FlexAttention with a block
-mask, compiled once for all lengths. A dense mask would cost every masked cell.
+mask, compiled once for all lengths (`flex`). Where that is missing, a dense mask gives the same
+numbers at the cost of every masked cell.
 """
 
-from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from lit_qagent.data.batch import TokenBatch
+from lit_qagent.models.flex import block_mask, flex_attend
 
 if TYPE_CHECKING:
     from torch.nn.attention.flex_attention import BlockMask
@@ -46,25 +47,7 @@ def branches_of(batch: TokenBatch) -> "Rows | BlockMask":
     """Return who sees whom in the form that is fastest where the batch lies."""
     if batch.token_ids.device.type == "cpu":
         return split_rows(batch)
-    return block_mask(batch.visible_until, compiled=True)
-
-
-def block_mask(visible_until: Tensor, *, compiled: bool) -> "BlockMask":
-    """Return the block mask of ``k <= q < visible_until[k]``.
-
-    Args:
-        visible_until: int64 [R, T].
-        compiled: Build it block by block, never the whole square; on GPUs only.
-    """
-    from torch.nn.attention.flex_attention import create_block_mask
-
-    def sees(row: Tensor, head: Tensor, q: Tensor, k: Tensor) -> Tensor:
-        return (k <= q) & (q < visible_until[row, k])
-
-    rows, width = visible_until.shape
-    make = _compiled(create_block_mask) if compiled else create_block_mask
-    found: BlockMask = make(sees, rows, None, width, width, device=visible_until.device)
-    return found
+    return block_mask(batch.visible_until)
 
 
 def branch_mask(visible_until: Tensor) -> Tensor:
@@ -72,12 +55,6 @@ def branch_mask(visible_until: Tensor) -> Tensor:
     row = torch.arange(visible_until.shape[1], device=visible_until.device)
     causal = row[:, None] >= row[None, :]
     return (causal & (row[:, None] < visible_until[:, None, :]))[:, None]
-
-
-@cache
-def _compiled(function: Any) -> Any:  # noqa: ANN401 (a function in, the same compiled out)
-    """Compile once for every length; fixed shapes would compile anew for each batch."""
-    return torch.compile(function, dynamic=True)
 
 
 def split_rows(batch: TokenBatch) -> Rows:
@@ -126,7 +103,7 @@ def branch_attention(
             handed on where there are neither branches nor groups.
 
     Returns:
-        [R, T, heads, D], 0 at padding, and None for the weights.
+        [R, T, heads, D], of no meaning at padding, and None for the weights.
     """
     if "groups" in others:
         from lit_qagent.models.cached_attention import attend_groups
@@ -145,11 +122,7 @@ def branch_attention(
     if isinstance(branches, list):
         found = _SegmentAttention.apply(query, key, value, branches, scale)  # type: ignore[no-untyped-call]
     else:
-        from torch.nn.attention.flex_attention import flex_attention
-
-        found = _compiled(flex_attention)(
-            query, key, value, block_mask=branches, scale=scale, enable_gqa=True
-        )
+        found = flex_attend(query, key, value, branches, scale)
     return found.transpose(1, 2).contiguous(), None
 
 

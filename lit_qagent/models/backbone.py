@@ -1,25 +1,27 @@
 """The LoRA-adapted LLM: adapter on is the policy, adapter off the reference, one copy of weights.
 
-The only module that knows peft and bitsandbytes; both are imported when a model is built.
+Or the whole LLM, all of its weights trained; its reference is then a second copy, or none is held.
+
+The only module that knows peft; it is imported when a model is built.
 """
 
+import copy
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor, nn
 
-from lit_qagent.core.errors import CheckpointError, MissingPackage, ModelError
-from lit_qagent.data.batch import collate_sequences
-from lit_qagent.data.rendering import TokenSequence
-from lit_qagent.models.attention import Rows, branch_mask, branches_of, register_branch_attention
+from lit_qagent.core.errors import CheckpointError, ConfigError, ModelError
+from lit_qagent.models.attention import Rows
+from lit_qagent.models.base_model import decode, load_base_model, output_layer
 from lit_qagent.models.cached_attention import Group, cached_arguments
+from lit_qagent.models.full_weights import load_weights
+from lit_qagent.models.sharing import Way, find_way
 from lit_qagent.models.specs import BackboneSpec, LoraSpec
-from lit_qagent.policies.pretrained import resolve_model
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -27,31 +29,38 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _log = logging.getLogger(__name__)
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-_PROBE_IDS = (0, 1, 2, 3)
-_NOISE = ("dropout", "pdrop", "jitter_noise")  # how configurations name it
 
 
 class Backbone(nn.Module):
-    """An LLM with one LoRA adapter.
+    """An LLM with one LoRA adapter, or a whole one.
 
     Args:
-        model: The adapted model.
+        model: The adapted model; or the model itself, to train all of its weights.
         spec: What it was made from.
+
+    Attributes:
+        is_adapted: Whether there is an adapter.
+        original: Of a whole model: the frozen copy that is its reference, if one is held.
     """
 
-    def __init__(self, model: "PeftModel", spec: BackboneSpec) -> None:
+    def __init__(self, model: "PeftModel | PreTrainedModel", spec: BackboneSpec) -> None:
         super().__init__()
         self.model = model
         self.spec = spec
+        self.is_adapted = hasattr(model, "disable_adapter")
+        self.original: PreTrainedModel | None = None
+        self._shows_original = False
         self.train()
         self._adapter = [p for name, p in model.named_parameters() if "lora_" in name]
+        self._ways: dict[str, Way | None] = {}
 
     @property
     def language_model(self) -> "PreTrainedModel":
         """The causal language model with the adapter's layers in it."""
-        found: PreTrainedModel = self.model.get_base_model()
-        return found
+        if self._shows_original and self.original is not None:
+            return self.original
+        found: Any = self.model
+        return found.get_base_model() if self.is_adapted else found  # type: ignore[no-any-return]
 
     @property
     def context(self) -> int | None:
@@ -78,15 +87,26 @@ class Backbone(nn.Module):
             kinds = {"full_attention"} if length <= window else {"sliding_attention"}
         if self.spec.attention == "flash_attention_2" or kinds != {"full_attention"}:
             return False
-        return self._keeps_branches_apart
+        return self.way is not None
 
-    @cached_property
-    def _keeps_branches_apart(self) -> bool:
-        return keeps_branches_apart(self)
+    @property
+    def way(self) -> Way | None:
+        """How sequences that share a row are kept apart; None if the model cannot."""
+        kind = self.language_model.device.type
+        if kind not in self._ways:
+            self._ways[kind] = find_way(self)
+        return self._ways[kind]
 
     @property
     def is_untrained(self) -> bool:
-        """True if the adapter changes nothing, as before training."""
+        """True if the adapter changes nothing, as before training.
+
+        A whole model says so only while it holds the original.
+        """
+        if not self.is_adapted:
+            return self.original is not None and all(
+                map(torch.equal, self.model.parameters(), self.original.parameters())
+            )
         return not any(
             bool(p.any()) for name, p in self.model.named_parameters() if "lora_B" in name
         )
@@ -162,35 +182,84 @@ class Backbone(nn.Module):
 
     @contextmanager
     def reference(self) -> Iterator[None]:
-        """Switch the adapter off: the model is the one before training."""
+        """Switch the adapter off, or to the original: the model is the one before training.
+
+        Raises:
+            ConfigError: A whole model, and its original is not held.
+        """
+        if not self.is_adapted:
+            if self.original is None:
+                raise ConfigError(
+                    "all weights are trained and no copy of those before training is held; "
+                    "set model.reference to copy, or to cached for the pairs of data.pairs"
+                )
+            self._shows_original = True
+            try:
+                yield
+            finally:
+                self._shows_original = False
+            return
         trainable = [p.requires_grad for p in self._adapter]
         try:
-            with self.model.disable_adapter():
+            with self.model.disable_adapter():  # type: ignore[operator]
                 yield
         finally:
             # peft makes the adapter trainable on the way out, also one that was frozen.
             for parameter, flag in zip(self._adapter, trainable, strict=True):
                 parameter.requires_grad_(flag)
 
-    def save_adapter(self, folder: Path) -> None:
-        """Write the adapter as safetensors, with the base model's public name."""
-        config = self.model.peft_config["default"]
+    def keep_original(self) -> None:
+        """Hold a frozen copy of the weights as they are now, as the reference."""
+        self.original = copy.deepcopy(self.language_model).requires_grad_(False)
+
+    @contextmanager
+    def borrowed_original(self) -> Iterator[None]:
+        """Hold the base model's weights for a while, if a whole model has no original of its own.
+
+        Raises:
+            ModelError: The base model cannot be read.
+        """
+        if self.is_adapted or self.original is not None:
+            yield
+            return
+        device = self.language_model.device
+        self.original = load_base_model(self.spec).requires_grad_(False).to(device)  # type: ignore[arg-type]
+        try:
+            yield
+        finally:
+            self.original = None
+
+    def save_adapter(self, folder: Path, weights: dict[str, Tensor] | None = None) -> None:
+        """Write the adapter as safetensors, with the base model's public name.
+
+        Args:
+            folder: Where to write.
+            weights: The adapter's weights by their names in the model; None takes those in it.
+        """
+        config: Any = self.model.peft_config["default"]
         config.base_model_name_or_path = self.spec.public_name
         config.revision = self.spec.revision
         # "auto" would ask the model hub about the base model.
-        self.model.save_pretrained(folder, save_embedding_layers=False)
+        self.model.save_pretrained(str(folder), state_dict=weights, save_embedding_layers=False)
         (folder / "README.md").unlink(missing_ok=True)
 
 
-def build_backbone(spec: BackboneSpec, lora: LoraSpec) -> Backbone:
+def build_backbone(spec: BackboneSpec, lora: LoraSpec | None) -> Backbone:
     """Load an LLM and put a fresh adapter on it, which changes nothing until it is trained.
 
+    Args:
+        spec: Which LLM.
+        lora: The adapter; None trains all weights of the LLM.
+
     Raises:
+        ConfigError: All weights of a quantised model shall be trained.
         ModelError: The model cannot be found, read, or used.
         MissingPackage: bitsandbytes is needed and not installed.
     """
     from peft import LoraConfig, get_peft_model
 
+    if lora is None:
+        return _whole_model(spec)
     config = LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,
@@ -198,7 +267,7 @@ def build_backbone(spec: BackboneSpec, lora: LoraSpec) -> Backbone:
         target_modules=lora.target_modules,
         task_type="CAUSAL_LM",
     )
-    model = _load_model(spec)
+    model = load_base_model(spec)
     try:
         return Backbone(get_peft_model(model, config), spec)
     except ValueError as error:
@@ -218,7 +287,7 @@ def load_backbone(spec: BackboneSpec, adapter: Path, *, trainable: bool) -> Back
     from peft import PeftModel
     from safetensors import SafetensorError
 
-    model = _load_model(spec)
+    model = load_base_model(spec)
     try:
         return Backbone(PeftModel.from_pretrained(model, adapter, is_trainable=trainable), spec)
     except (SafetensorError, RuntimeError, ValueError, OSError, KeyError, TypeError) as error:
@@ -229,115 +298,33 @@ def load_backbone(spec: BackboneSpec, adapter: Path, *, trainable: bool) -> Back
         ) from error
 
 
-@torch.no_grad()
-def keeps_branches_apart(backbone: Backbone) -> bool:
-    """Try it: a row of two branches gives the hidden states of two separate sequences."""
+def load_whole_model(
+    spec: BackboneSpec, folder: Path, *, trainable: bool, with_original: bool
+) -> Backbone:
+    """Load an LLM all of whose weights were trained.
 
-    def last_states(rows: list[list[TokenSequence]]) -> Tensor:
-        batch = collate_sequences(rows).to(backbone.language_model.device)
-        fast = batch.is_branched and backbone.spec.attention == "sdpa"
-        mask = branch_mask(batch.visible_until) if batch.is_branched else batch.is_token
-        states = backbone(
-            batch.token_ids,
-            batch.position_ids,
-            None if fast else mask,
-            branches_of(batch) if fast else None,
+    Args:
+        spec: The base model.
+        folder: Where the trained weights are.
+        trainable: Go on training them.
+        with_original: Hold the base model too, as the reference.
+
+    Raises:
+        CheckpointError: The weights are damaged or of another architecture.
+        ModelError: The base model cannot be found, read, or used.
+    """
+    backbone = _whole_model(spec)
+    if with_original:
+        backbone.keep_original()
+    load_weights(backbone.language_model, folder, spec.name)
+    backbone.model.requires_grad_(trainable)
+    return backbone
+
+
+def _whole_model(spec: BackboneSpec) -> Backbone:
+    if spec.quantization != "none":
+        raise ConfigError(
+            f"model.lora null trains all weights, which backbone.quantization "
+            f"{spec.quantization!r} does not allow; set it to none, or train an adapter"
         )
-        return states.flatten(0, 1)[batch.last_tokens].float()  # type: ignore[no-any-return]
-
-    sequences = [TokenSequence([*_PROBE_IDS, *_PROBE_IDS], [first, 1]) for first in (2, 3)]
-    try:
-        packed = last_states([sequences])
-    except (TypeError, ValueError, RuntimeError) as error:
-        _log.info("%s takes no packed row: %s", backbone.spec.name, error)
-        return False
-    alone = torch.cat([last_states([[one]]) for one in sequences])
-    return torch.allclose(packed, alone, rtol=0.05, atol=0.05 * float(alone.abs().max()))
-
-
-def decode(model: "PreTrainedModel", **inputs: Any) -> Tensor:  # noqa: ANN401 (models differ)
-    """Run a causal language model without its output layer; returns [R, T, H]."""
-    hidden: Tensor = model.base_model(**inputs, use_cache=False).last_hidden_state
-    return hidden
-
-
-def output_layer(model: "PreTrainedModel") -> nn.Module:
-    """Return the layer from hidden states to logits."""
-    layer: nn.Module = model.get_output_embeddings()  # type: ignore[no-untyped-call]
-    return layer
-
-
-def _load_model(spec: BackboneSpec) -> "PreTrainedModel":
-    """Load the frozen LLM."""
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    name = resolve_model(spec.name)
-    try:
-        config = AutoConfig.from_pretrained(name, revision=spec.revision)
-        _switch_noise_off(config)
-        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-            name,
-            config=config,
-            revision=spec.revision,
-            dtype=_DTYPES[spec.dtype],
-            attn_implementation=_attention(spec),
-            quantization_config=_quantization(spec),
-        )
-    except (OSError, ValueError, ImportError) as error:
-        raise ModelError(
-            f"model {spec.name!r} cannot be loaded as {spec} ({error}); "
-            "give the folder or hub id of a causal language model, or change the setting named"
-        ) from error
-    model.train()  # see Backbone.train
-    _check_output_layer(model, spec.name)
-    if spec.gradient_checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    return model
-
-
-def _attention(spec: BackboneSpec) -> str:
-    """Return the name under which transformers knows the attention."""
-    return register_branch_attention() if spec.attention == "sdpa" else spec.attention
-
-
-def _quantization(spec: BackboneSpec) -> Any:  # noqa: ANN401 (a lazily imported class)
-    """Return how transformers shall quantise, or None."""
-    if spec.quantization == "none":
-        return None
-    from importlib.util import find_spec
-
-    from transformers import BitsAndBytesConfig
-
-    if find_spec("bitsandbytes") is None:
-        raise MissingPackage(
-            f"quantization {spec.quantization!r} needs bitsandbytes, which is not installed; "
-            "pip install bitsandbytes, or set quantization to none"
-        )
-    if spec.quantization == "int8":
-        return BitsAndBytesConfig(load_in_8bit=True)  # type: ignore[no-untyped-call]
-    return BitsAndBytesConfig(  # type: ignore[no-untyped-call]
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_compute_dtype=_DTYPES[spec.dtype],
-    )
-
-
-def _switch_noise_off(config: Any) -> None:  # noqa: ANN401 (any model's configuration)
-    """Make training and scoring the same function; with dropout the reference would be random."""
-    for name, value in vars(config).items():
-        if name.endswith(_NOISE) and isinstance(value, float) and value > 0:
-            _log.info("%s of the base model is %s, set to 0", name, value)
-            setattr(config, name, 0.0)
-
-
-@torch.no_grad()
-def _check_output_layer(model: "PreTrainedModel", name: str) -> None:
-    """Refuse models that change logits after the output layer, such as by soft-capping."""
-    ids = torch.tensor([_PROBE_IDS], device=model.device)
-    whole = model(input_ids=ids, use_cache=False).logits.float()
-    ours = output_layer(model)(decode(model, input_ids=ids)).float()
-    if not torch.allclose(whole, ours, rtol=1e-3, atol=1e-3):
-        raise ModelError(
-            f"model {name!r} changes its logits after the output layer (soft-capping or scaling), "
-            "which is not supported; use another model"
-        )
+    return Backbone(load_base_model(spec), spec)

@@ -4,7 +4,7 @@ The new tokens of all groups lie one behind the other in a single row, so nothin
 queries of a group see the group's own tokens only, kept ones included.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -16,42 +16,51 @@ from lit_qagent.models.attention import Segment
 
 @dataclass(kw_only=True, slots=True)
 class LayerMemory:
-    """Keys and values of one history in all layers: one tensor, with room for what is new.
+    """Keys and values of one history: a tensor per layer, with room for what is new.
 
     Attributes:
-        num_layers: L, layers of the model.
-        num_kept: Tokens that are there before a call.
         num_new: Tokens that the call adds.
-        tensor: [L, 2, key heads, num_kept + num_new, D]; keys at 0, values at 1, tokens in the
-            order of the history's prefix trie. None until a new history meets its first layer.
+        num_kept: Tokens that are there before a call.
+        tensors: One per layer, [2, key heads, num_kept + num_new, D]; keys at 0, values at 1,
+            tokens in the order of the history's prefix trie. A new history has none until a call
+            meets its first layer.
     """
 
-    num_layers: int
     num_new: int
     num_kept: int = 0
-    tensor: Tensor | None = None
+    tensors: list[Tensor] = field(default_factory=list)
 
     @property
     def num_bytes(self) -> int:
-        """Size of the tensor."""
-        return 0 if self.tensor is None else self.tensor.numel() * self.tensor.element_size()
+        """Size of the tensors."""
+        return sum(tensor.numel() * tensor.element_size() for tensor in self.tensors)
 
-    def select(self, nodes: Tensor, num_new: int) -> "LayerMemory":
-        """Return a copy with the given tokens only, in the given order, and room for new ones."""
-        assert self.tensor is not None, "nothing was computed yet"
-        layers, two, heads, _, width = self.tensor.shape
+    def select(self, nodes: Tensor, num_new: int, *, consume: bool = False) -> "LayerMemory":
+        """Return a copy with the given tokens only, in the given order, and room for new ones.
+
+        Args:
+            nodes: The tokens.
+            num_new: Room to make.
+            consume: Give this memory up on the way, layer by layer, so that there are never two.
+        """
+        assert self.tensors, "nothing was computed yet"
         kept = len(nodes)
-        tensor = self.tensor.new_empty(layers, two, heads, kept + num_new, width)
-        for old, new in zip(self.tensor, tensor, strict=True):  # by layer: less memory at once
-            new[:, :, :kept] = old.index_select(2, nodes)
-        return LayerMemory(num_layers=layers, num_new=num_new, num_kept=kept, tensor=tensor)
+        tensors = []
+        for layer, old in enumerate(self.tensors):
+            two, heads, _, width = old.shape
+            new = old.new_empty(two, heads, kept + num_new, width)
+            new[:, :, :kept] = old.index_select(2, nodes.to(old.device))
+            tensors.append(new)
+            if consume:
+                self.tensors[layer] = old[:, :, :0].clone()  # an empty view would keep it all
+        return LayerMemory(num_kept=kept, num_new=num_new, tensors=tensors)
 
     def extend(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """Write the new tokens of a layer; returns all its keys and values, [key heads, K, D]."""
-        if self.tensor is None:
+        if layer == len(self.tensors):
             heads, _, width = key.shape
-            self.tensor = key.new_empty(self.num_layers, 2, heads, self.num_new, width)
-        keys, values = self.tensor[layer]
+            self.tensors.append(key.new_empty(2, heads, self.num_new, width))
+        keys, values = self.tensors[layer]
         keys[:, self.num_kept :] = key
         values[:, self.num_kept :] = value
         return keys, values

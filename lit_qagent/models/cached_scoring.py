@@ -62,8 +62,7 @@ class CachedScoring:
     def __init__(self, q_model: QModel, *, max_bytes: int) -> None:
         self._q_model = q_model
         self._passes = (POLICY, REFERENCE) if q_model.head.needs_reference else (POLICY,)
-        layers = q_model.backbone.language_model.config.get_text_config().num_hidden_layers
-        self.cache = HistoryCache(max_bytes, self._passes, layers)
+        self.cache = HistoryCache(max_bytes, self._passes)
         self.computed_tokens = 0
         self._weights_version = -1
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from lit_qagent.core.records import History
 from lit_qagent.data.rendering import SequenceRenderer
+from lit_qagent.data.tokenizers import check_tokenizer
 from lit_qagent.models.export import load_q_model, read_checkpoint
 from lit_qagent.models.scorer import QScorer
 from lit_qagent.models.specs import BackboneSpec
@@ -38,6 +39,7 @@ class CheckpointScorer:
         Raises:
             ContextOverflow: The head and the longest candidate exceed the context limit.
             ModelError: The base model cannot be found.
+            CheckpointError: Its tokenizer is not that of training.
         """
         return await self._loaded().score(history, candidates)
 
@@ -57,6 +59,7 @@ class CheckpointScorer:
             if self._scorer is None:
                 spec = self.backbone or self._card.backbone
                 chat = load_renderer(resolve_model(spec.name), spec.revision)
+                check_tokenizer(chat, self._card.lineage)
                 renderer = SequenceRenderer(chat, self._card.max_length)
                 self._scorer = QScorer(load_q_model(self.checkpoint, self.backbone), renderer)
             return self._scorer

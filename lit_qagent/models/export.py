@@ -1,6 +1,7 @@
 """The shareable checkpoint: a folder of a few megabytes, safetensors, JSON and YAML only.
 
-``adapter/`` is a PEFT folder, ``q_head.safetensors`` a head's own weights if it has any,
+``adapter/`` is a PEFT folder (where all weights were trained ``model/`` holds them, and the folder
+is as large as the model), ``q_head.safetensors`` a head's own weights if it has any,
 ``q_model.yaml`` holds everything else that scoring needs and the
 lineage, ``README.md`` is the model card. The folder appears whole or not at all.
 """
@@ -15,11 +16,13 @@ from typing import Any
 import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from lit_qagent import __version__
 from lit_qagent.core.errors import CheckpointError, ConfigError
 from lit_qagent.data.rendering import RENDERING_VERSION
-from lit_qagent.models.backbone import load_backbone
+from lit_qagent.models.backbone import Backbone, load_backbone, load_whole_model
+from lit_qagent.models.full_weights import CONFIG_FILE, save_weights
 from lit_qagent.models.q_heads import QHead, make_head
 from lit_qagent.models.q_model import QModel
 from lit_qagent.models.specs import BackboneSpec
@@ -27,6 +30,7 @@ from lit_qagent.models.specs import BackboneSpec
 CHECKPOINT_VERSION = 1
 CARD_FILE = "q_model.yaml"
 ADAPTER_FOLDER = "adapter"
+MODEL_FOLDER = "model"
 HEAD_FILE = "q_head.safetensors"
 _AGAIN = "export it again with `python -m lit_qagent fit` and ExportCheckpoint"
 
@@ -77,8 +81,19 @@ def describe(
     )
 
 
-def save_checkpoint(folder: Path, q_model: QModel, card: CheckpointCard) -> None:
+def save_checkpoint(
+    folder: Path,
+    q_model: QModel,
+    card: CheckpointCard,
+    weights: Mapping[str, Tensor] | None = None,
+) -> None:
     """Write a checkpoint folder; an older checkpoint there is replaced.
+
+    Args:
+        folder: Where to write.
+        q_model: The model.
+        card: What the folder says about it.
+        weights: All trained weights by their names in the model; None takes those in it.
 
     Raises:
         CheckpointError: The folder holds something else.
@@ -91,18 +106,33 @@ def save_checkpoint(folder: Path, q_model: QModel, card: CheckpointCard) -> None
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
         fresh, old = Path(scratch) / "new", Path(scratch) / "old"
-        q_model.backbone.save_adapter(fresh / ADAPTER_FOLDER)
-        weights = q_model.head.state_dict()
-        if weights:
-            save_file({name: weight.cpu() for name, weight in weights.items()}, fresh / HEAD_FILE)
+        if q_model.backbone.is_adapted:
+            q_model.backbone.save_adapter(fresh / ADAPTER_FOLDER, _part(weights, "backbone.model."))
+        else:
+            save_weights(
+                q_model.backbone.language_model,
+                fresh / MODEL_FOLDER,
+                _part(weights, "backbone.model."),
+            )
+        head = q_model.head.state_dict() | (_part(weights, "head.") or {})
+        if head:
+            save_file({name: weight.cpu() for name, weight in head.items()}, fresh / HEAD_FILE)
         (fresh / CARD_FILE).write_text(
             yaml.safe_dump(asdict(card), sort_keys=False, allow_unicode=True), encoding="utf-8"
         )
-        (fresh / "README.md").write_text(_model_card(card), encoding="utf-8")
+        is_whole = not q_model.backbone.is_adapted
+        (fresh / "README.md").write_text(_model_card(card, is_whole), encoding="utf-8")
         if folder.exists():
             folder.rename(old)
         fresh.rename(folder)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def _part(weights: Mapping[str, Tensor] | None, prefix: str) -> dict[str, Tensor] | None:
+    """Return the weights of a part of the model, by their names in it."""
+    if weights is None:
+        return None
+    return {n.removeprefix(prefix): w for n, w in weights.items() if n.startswith(prefix)}
 
 
 def read_checkpoint(folder: Path) -> CheckpointCard:
@@ -112,8 +142,7 @@ def read_checkpoint(folder: Path) -> CheckpointCard:
         CheckpointError: The folder is missing, incomplete, damaged, or of another version.
     """
     path = folder / CARD_FILE
-    needed = (path, *(folder / ADAPTER_FOLDER / name for name in _ADAPTER_FILES))
-    for file in needed:
+    for file in (path, *_weight_files(folder)):
         if not file.is_file():
             raise CheckpointError(
                 f"checkpoint {str(folder)!r} has no {file.relative_to(folder)}; give the folder "
@@ -141,14 +170,20 @@ def read_checkpoint(folder: Path) -> CheckpointCard:
 
 
 def load_q_model(
-    folder: Path, backbone: BackboneSpec | None = None, *, trainable: bool = False
+    folder: Path,
+    backbone: BackboneSpec | None = None,
+    *,
+    trainable: bool = False,
+    with_original: bool = True,
 ) -> QModel:
-    """Read a checkpoint folder and put its adapter on the base model.
+    """Read a checkpoint folder and put its adapter on the base model, or all of its weights.
 
     Args:
         folder: What `save_checkpoint` wrote.
         backbone: Where the base model is and how to hold it; None takes what the card says.
-        trainable: Go on training the adapter.
+        trainable: Go on training the adapter, or all weights.
+        with_original: Where all weights were trained, and the head compares with the reference:
+            hold the base model too.
 
     Raises:
         CheckpointError: The folder cannot be used, or ``backbone`` is another base model.
@@ -162,10 +197,31 @@ def load_q_model(
             f"is {spec.name!r}; set model.backbone.name to the former, or give another checkpoint"
         )
     head = make_head(card.head, card.head_settings)
-    q_model = QModel(load_backbone(spec, folder / ADAPTER_FOLDER, trainable=trainable), head)
+    if is_whole(folder):
+        loaded: Backbone = load_whole_model(
+            spec,
+            folder / MODEL_FOLDER,
+            trainable=trainable,
+            with_original=with_original and head.needs_reference,
+        )
+    else:
+        loaded = load_backbone(spec, folder / ADAPTER_FOLDER, trainable=trainable)
+    q_model = QModel(loaded, head)
     if head.state_dict():
         _load_head(folder / HEAD_FILE, head)
     return q_model
+
+
+def is_whole(folder: Path) -> bool:
+    """Return whether a checkpoint folder has all weights and no adapter."""
+    return (folder / MODEL_FOLDER).is_dir()
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """Return the files that the weights of a checkpoint need."""
+    if is_whole(folder):
+        return [folder / MODEL_FOLDER / CONFIG_FILE]
+    return [folder / ADAPTER_FOLDER / name for name in _ADAPTER_FILES]
 
 
 def _load_head(path: Path, head: QHead) -> None:
@@ -190,7 +246,7 @@ def _check_version(path: Path, name: str, values: Mapping[str, Any], expected: o
         )
 
 
-def _model_card(card: CheckpointCard) -> str:
+def _model_card(card: CheckpointCard, is_whole: bool) -> str:
     """Return the README: what it is, how to use it, where it comes from."""
     lineage = {key: value for key, value in card.lineage.items() if key != "task_ids"}
     num_tasks = len(card.lineage.get("task_ids", ()))
@@ -198,9 +254,15 @@ def _model_card(card: CheckpointCard) -> str:
     details = yaml.safe_dump(lineage, sort_keys=False, allow_unicode=True)
     header = {
         "base_model": card.backbone.name,
-        "library_name": "peft",
-        "tags": ["step-level-q-value", "dpo", "lora", "agent"],
+        "library_name": "transformers" if is_whole else "peft",
+        "tags": ["step-level-q-value", "dpo", "full" if is_whole else "lora", "agent"],
     }
+    alone = (
+        'the model alone loads with `AutoModelForCausalLM.from_pretrained("<this folder>/model")`'
+        if is_whole
+        else "the\nadapter alone loads with "
+        '`peft.PeftModel.from_pretrained(base_model, "<this folder>/adapter")`'
+    )
     return f"""---
 {yaml.safe_dump(header, sort_keys=False)}---
 
@@ -215,8 +277,7 @@ Step-Level Q-Value Models", AAAI 2025.
 - Context limit: {card.max_length} tokens
 - Trained on {num_tasks} tasks (listed in `{CARD_FILE}`; do not evaluate on them)
 
-Use it by `model.checkpoint: <this folder>` in a config of `python -m lit_qagent predict`; the
-adapter alone loads with `peft.PeftModel.from_pretrained(base_model, "<this folder>/adapter")`.
+Use it by `model.checkpoint: <this folder>` in a config of `python -m lit_qagent predict`; {alone}.
 
 ## Metrics
 

@@ -53,14 +53,12 @@ class HistoryCache:
     Args:
         max_bytes: Most memory for keys and values; the one used longest ago goes first.
         passes: Names of the passes a history is kept for.
-        num_layers: Layers of the model.
     """
 
-    def __init__(self, max_bytes: int, passes: Sequence[str], num_layers: int) -> None:
+    def __init__(self, max_bytes: int, passes: Sequence[str]) -> None:
         self.max_bytes = max_bytes
         self.num_bytes = 0
         self._passes = tuple(passes)
-        self._num_layers = num_layers
         self._entries: OrderedDict[int, _Entry] = OrderedDict()
         self._next_key = 0
 
@@ -95,8 +93,12 @@ class HistoryCache:
         entry = self._entries[best_key]
         nodes = torch.tensor(entry.paths[best_sequence][:best_length])
         num_new = num_tokens - best_length
-        kept = {name: memory.select(nodes, num_new) for name, memory in entry.memories.items()}
-        if best_length > len(entry.prompt):
+        goes_on = best_length > len(entry.prompt)
+        kept = {
+            name: memory.select(nodes, num_new, consume=goes_on)
+            for name, memory in entry.memories.items()
+        }
+        if goes_on:
             self._forget(best_key)
         else:
             self._entries.move_to_end(best_key)
@@ -129,7 +131,7 @@ class HistoryCache:
             self._forget(next(iter(self._entries)))
 
     def _empty(self, num_tokens: int) -> LayerMemory:
-        return LayerMemory(num_layers=self._num_layers, num_new=num_tokens)
+        return LayerMemory(num_new=num_tokens)
 
     def _forget(self, key: int) -> None:
         self.num_bytes -= self._entries.pop(key).num_bytes

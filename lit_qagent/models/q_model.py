@@ -131,7 +131,7 @@ class QModel(nn.Module):
                 f"{self.backbone.spec.name!r} with {self.backbone.spec.attention} attention cannot "
                 "share prefixes between sequences; set data.sharing to none"
             )
-        return self.backbone.spec.attention == "sdpa"
+        return self.backbone.way == "branches"
 
     def _mask(self, batch: TokenBatch) -> Tensor:
         return branch_mask(batch.visible_until) if batch.is_branched else batch.is_token

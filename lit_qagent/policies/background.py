@@ -45,6 +45,17 @@ class BackgroundStart(Generic[T]):
             value, self._value = self._value, None
         return value
 
+    def forget(self, value: T) -> bool:
+        """Forget a built value that is of no use any more; False if somebody else did already."""
+        with self._lock:
+            current = self._value
+            if current is None or not current.done() or current.exception() is not None:
+                return False
+            if current.result() is not value:
+                return False
+            self._value = None
+            return True
+
     def _run(self, value: Future[T]) -> None:
         """Build the value; the thread hands every error on."""
         try:

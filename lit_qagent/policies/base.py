@@ -9,7 +9,14 @@ from lit_qagent.core.records import Constraint, Message, Proposal, Sampling, Usa
 
 
 class Policy(ABC):
-    """Samples actions for a chat; many calls may be in flight at once in one event loop."""
+    """Samples actions for a chat; many calls may be in flight at once in one event loop.
+
+    Attributes:
+        usage: What all requests have cost so far.
+        max_num_seqs: Sequences generated at the same time; None if that is not known.
+    """
+
+    max_num_seqs: int | None = None
 
     def __init__(self) -> None:
         self.usage = Usage()

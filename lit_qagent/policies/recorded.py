@@ -42,6 +42,7 @@ class RecordedPolicy(Policy):
         self.policy = policy
         if mode == "record" and policy is not None:
             self.usage = policy.usage  # what is really spent; a replay counts what that was
+            self.max_num_seqs = policy.max_num_seqs
         self._lock = threading.Lock()
         self._recording: Recording | None = None
 

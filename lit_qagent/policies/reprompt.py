@@ -44,6 +44,7 @@ class RepromptPolicy(Policy):
         self.policy = policy
         self.max_tries = max_tries
         self.usage = policy.usage  # whatever is asked, the other policy counts it
+        self.max_num_seqs = policy.max_num_seqs
         self.num_reprompts = 0
         self.num_kept = 0
 

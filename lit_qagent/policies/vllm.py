@@ -36,7 +36,8 @@ class VLLMPolicy(Policy):
     """Samples from a model in a vLLM engine of its own.
 
     The engine starts at the first `propose` (seconds to minutes) and ends at `close`; a later
-    `propose` would start a new one. A policy may be used from several event loops.
+    `propose` would start a new one, as does one after the engine has died. A policy may be used
+    from several event loops.
 
     Args:
         model: ``SmolLM2-135M-Instruct``, a folder, or a hub id.
@@ -75,12 +76,13 @@ class VLLMPolicy(Policy):
         self.model = model
         self.dtype = dtype
         self.max_model_len = max_model_len
-        self.max_num_seqs = max_num_seqs
+        self.max_num_seqs: int = max_num_seqs
         self.kv_cache_gb = kv_cache_gb
         self.log_probs = log_probs
         self.engine_args = dict(engine_args or {})
         self.lora = lora
         self._running = BackgroundStart("vllm-start", self._start)
+        self._dead: list[_Running] = []  # engines that died and have not been cleaned up
 
     async def propose(
         self,
@@ -105,7 +107,7 @@ class VLLMPolicy(Policy):
             PolicyFailure: The engine refused the request, died or was closed.
         """
         check_request(n, constraint)
-        running = await self._running.get()
+        running = await self._living()
         prompt_ids = running.renderer.prompt_ids(messages)
         choice_ids = encode_choices(running.renderer, constraint)
         room = max(map(len, choice_ids)) if choice_ids else sampling.max_tokens
@@ -177,6 +179,7 @@ class VLLMPolicy(Policy):
 
     async def close(self) -> None:
         """End the engine and free its memory; requests in flight fail."""
+        await asyncio.to_thread(self._bury)
         running = self._running.take()
         if running is None:
             return
@@ -185,8 +188,25 @@ class VLLMPolicy(Policy):
         else:  # nobody should wait for a start that is no longer wanted
             running.add_done_callback(_close_engine)
 
+    async def _living(self) -> _Running:
+        """Return an engine that has not died, as far as is known; start one if there is none."""
+        running = await self._running.get()
+        if running.engine.is_dead:
+            if self._running.forget(running):
+                self._dead.append(running)
+            running = await self._running.get()
+        return running
+
+    def _bury(self) -> None:
+        """Clean up after engines that died."""
+        while self._dead:
+            engine = self._dead.pop().engine
+            engine.close()
+            atexit.unregister(engine.close)
+
     def _start(self) -> _Running:
         """Find the model and start its engine."""
+        self._bury()
         if find_spec("vllm") is None:
             raise MissingPackage(
                 "VLLMPolicy needs vLLM, which is not installed; pip install 'lit-qagent[vllm]' on "

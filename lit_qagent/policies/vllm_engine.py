@@ -70,7 +70,13 @@ def prepare_environment() -> None:
 
 
 class Engine(Protocol):
-    """A running engine."""
+    """A running engine.
+
+    Attributes:
+        is_dead: True once it has failed for good; every request gets a `PolicyFailure`.
+    """
+
+    is_dead: bool
 
     async def generate(
         self, prompt_ids: Sequence[int], params: "SamplingParams"

@@ -20,6 +20,9 @@ _CLOSED = "the vLLM engine was closed while the request was in flight"
 class LoopEngine:
     """Talks to an ``AsyncLLM`` from an event loop in a daemon thread.
 
+    Attributes:
+        is_dead: See `vllm_engine.Engine`.
+
     Args:
         args: Of ``AsyncEngineArgs``.
         lora: Folder of an adapter that all requests go through.
@@ -27,6 +30,7 @@ class LoopEngine:
 
     def __init__(self, args: Mapping[str, Any], lora: str | None = None) -> None:
         self.started: Future[None] = Future()
+        self.is_dead = False
         self._args = args
         self._lora = lora
         self._options: dict[str, Any] = {}  # what every request is added with
@@ -90,6 +94,7 @@ class LoopEngine:
         """Run one request in the engine's loop."""
         from vllm import TokensPrompt
         from vllm.exceptions import VLLMClientError, VLLMServerError
+        from vllm.v1.engine.exceptions import EngineDeadError
 
         assert self._engine is not None
         output: RequestOutput | None = None
@@ -101,8 +106,11 @@ class LoopEngine:
                 output = part
         except (VLLMClientError, ValueError) as error:
             raise PolicyFailure(f"vLLM refused the request: {error}") from error
-        except VLLMServerError as error:
-            raise PolicyFailure(f"the vLLM engine died ({error}); start the run again") from error
+        except EngineDeadError as error:
+            self.is_dead = True
+            raise PolicyFailure(f"the vLLM engine died ({error})") from error
+        except VLLMServerError as error:  # of this request alone
+            raise PolicyFailure(f"vLLM failed the request: {error}") from error
         except asyncio.CancelledError:
             if self._closing:
                 raise PolicyFailure(_CLOSED) from None

@@ -37,6 +37,9 @@ class _Request:
 class ThreadEngine:
     """Steps an ``LLMEngine`` in a daemon thread of this process.
 
+    Attributes:
+        is_dead: See `vllm_engine.Engine`.
+
     Args:
         args: Of ``EngineArgs``.
         lora: Folder of an adapter that all requests go through.
@@ -44,6 +47,7 @@ class ThreadEngine:
 
     def __init__(self, args: Mapping[str, Any], lora: str | None = None) -> None:
         self.started: Future[None] = Future()
+        self.is_dead = False
         self._args = args
         self._lora = lora
         self._options: dict[str, Any] = {}  # what every request is added with
@@ -94,7 +98,8 @@ class ThreadEngine:
         except Exception as error:
             if not self.started.done():
                 self.started.set_exception(error)
-            end = f"the vLLM engine died ({type(error).__name__}: {error}); start the run again"
+            end = f"the vLLM engine died ({type(error).__name__}: {error})"
+            self.is_dead = True
         finally:
             self._end = end
             self._fail_all(end)

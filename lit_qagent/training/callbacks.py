@@ -15,6 +15,7 @@ from lit_qagent.core.manifest import write_json
 from lit_qagent.data.datamodule import PreferenceDataModule
 from lit_qagent.models.export import describe, save_checkpoint
 from lit_qagent.training.module import StepDPO
+from lit_qagent.training.sharding import gathered
 
 _log = logging.getLogger(__name__)
 
@@ -81,24 +82,24 @@ class ExportCheckpoint(pl.Callback):
         """Write the folder; the module keeps its last weights."""
         if not isinstance(pl_module, StepDPO) or pl_module.q_model is None:
             raise ConfigError("ExportCheckpoint works with StepDPO only; remove the callback")
+        # In main memory, as all weights of a model may be trained; of shards by all processes.
+        trainable = {n: p for n, p in pl_module.named_parameters() if p.requires_grad}
+        weights = gathered(trainable)
         if not trainer.is_global_zero:
             return
-        trainable = {n: p for n, p in pl_module.named_parameters() if p.requires_grad}
-        last = {name: parameter.detach().clone() for name, parameter in trainable.items()}
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         best = _best_path(trainer)
         if best is not None:
             saved = torch.load(best, map_location="cpu", weights_only=True)
-            pl_module.load_state_dict(saved["state_dict"])
-            metrics = saved["metrics"]
+            weights, metrics = saved["state_dict"], saved["metrics"]
         card = describe(
             pl_module.q_model,
             max_length=pl_module.max_length,
             lineage=pl_module.lineage,
             metrics=metrics,
         )
-        save_checkpoint(self.folder, pl_module.q_model, card)
-        pl_module.load_state_dict(last)
+        of_model = {name.removeprefix("q_model."): weight for name, weight in weights.items()}
+        save_checkpoint(self.folder, pl_module.q_model, card, of_model)
         _log.info("checkpoint with the %s weights: %s", "best" if best else "last", self.folder)
 
 

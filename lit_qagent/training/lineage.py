@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lit_qagent.training.sharding import whole
+
 
 def merge_lineage(current: Mapping[str, Any], earlier: Mapping[str, Any]) -> dict[str, Any]:
     """Add an earlier training to the lineage of a model that goes on from it.
@@ -35,7 +37,7 @@ def hash_weights(weights: Mapping[str, Tensor]) -> str:
     """Return the SHA-256 of named tensors, whatever device they are on."""
     digest = hashlib.sha256()
     for name in sorted(weights):
-        tensor = weights[name].detach().cpu().contiguous()
+        tensor = whole(weights[name].detach()).cpu().contiguous()
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

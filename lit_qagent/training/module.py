@@ -11,7 +11,8 @@ from typing import Any, Literal, NamedTuple, Protocol
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.cli import OptimizerCallable
-from torch import Tensor
+from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from lit_qagent.agents.selection import Scorer
@@ -19,8 +20,9 @@ from lit_qagent.core.errors import CheckpointError, ConfigError
 from lit_qagent.data.batch import PairBatch, TokenBatch
 from lit_qagent.data.datamodule import PreferenceDataModule
 from lit_qagent.data.rendering import SequenceRenderer
+from lit_qagent.data.tokenizers import TOKENIZER_KEY, check_tokenizer
 from lit_qagent.models.backbone import build_backbone
-from lit_qagent.models.export import load_q_model, read_checkpoint
+from lit_qagent.models.export import is_whole, load_q_model, read_checkpoint
 from lit_qagent.models.q_heads import ImplicitQHead, QHead
 from lit_qagent.models.q_model import QModel
 from lit_qagent.models.scorer import QScorer
@@ -34,9 +36,11 @@ from lit_qagent.training.metrics import PreferenceMetrics, preference_accuracy
 from lit_qagent.training.pair_table import details
 from lit_qagent.training.reference import fill_reference
 from lit_qagent.training.resume import rewind_to_last_step
+from lit_qagent.training.sharding import average_gradients, shard
 
 _log = logging.getLogger(__name__)
 _DEFAULT_MAX_LENGTH = 2048
+_DEFAULT_HEAD = ImplicitQHead(beta=0.1)
 
 
 class EpisodeShard(Protocol):
@@ -64,11 +68,14 @@ class StepDPO(pl.LightningModule):
 
     Args:
         backbone: Which LLM.
-        lora: Its adapter; not used with a checkpoint, which brings its own.
+        lora: Its adapter; null trains all weights. Not used with a checkpoint, which brings its
+            own adapter or weights.
         q_head: From log-probabilities to Q; a checkpoint's own head goes before it.
         loss: Which loss the pairs are trained with.
         reference: ``cached`` computes the reference's log-probabilities once, before the first
-            step, and keeps them on disk; ``live`` computes them with every batch.
+            step, and keeps them on disk; ``live`` computes them with every batch, by the adapter
+            switched off; ``copy`` does so by a second copy of the model where all weights are
+            trained.
         optimizer: Made from the trainable parameters.
         warmup_fraction: Share of the steps in which the learning rate rises from 0; constant
             afterwards.
@@ -83,10 +90,10 @@ class StepDPO(pl.LightningModule):
     def __init__(  # noqa: PLR0913 (the sections of the YAML)
         self,
         backbone: BackboneSpec = BackboneSpec(),  # noqa: B008 (frozen)
-        lora: LoraSpec = LoraSpec(),  # noqa: B008 (frozen)
-        q_head: QHead = ImplicitQHead(beta=0.1),  # noqa: B008 (copied)
+        lora: LoraSpec | None = LoraSpec(),  # noqa: B008 (frozen)
+        q_head: QHead = _DEFAULT_HEAD,  # copied
         loss: LossSpec = LossSpec(),  # noqa: B008 (frozen)
-        reference: Literal["cached", "live"] = "cached",
+        reference: Literal["cached", "live", "copy"] = "cached",
         optimizer: OptimizerCallable = torch.optim.AdamW,
         warmup_fraction: float = 0.1,
         max_length: int | None = None,
@@ -96,12 +103,16 @@ class StepDPO(pl.LightningModule):
         if not 0 <= warmup_fraction < 1:
             raise ConfigError(f"model.warmup_fraction must be in [0, 1), got {warmup_fraction}")
         start = read_checkpoint(checkpoint) if checkpoint else None
+        is_adapted = not is_whole(checkpoint) if checkpoint else lora is not None
+        if q_head.needs_reference:
+            _check_reference(reference, is_adapted=is_adapted)
         self.q_model: QModel | None = None
         self.max_length = max_length or (start.max_length if start else _DEFAULT_MAX_LENGTH)
         self.lineage: dict[str, Any] = dict(start.lineage) if start else {}
         self.tables: dict[str, Tensor] = {}
         self.val_metrics = PreferenceMetrics()
         self.test_metrics = PreferenceMetrics()
+        self.also_metrics = nn.ModuleDict()  # of further held-out sets, by their prefix
         self._backbone = backbone
         self._lora = lora
         self._head = copy.deepcopy(q_head)  # the default is one object for all modules
@@ -110,6 +121,7 @@ class StepDPO(pl.LightningModule):
         self._optimizer = optimizer
         self._warmup_fraction = warmup_fraction
         self._checkpoint = checkpoint
+        self._is_sharded = False
         self._renderer: SequenceRenderer | None = None
         self._scorer: QScorer | None = None
         self._save_plain_hyperparameters()
@@ -119,10 +131,20 @@ class StepDPO(pl.LightningModule):
         if self.q_model is not None:
             return
         if self._checkpoint is None:
-            self.q_model = QModel(build_backbone(self._backbone, self._lora), self._head)
+            backbone = build_backbone(self._backbone, self._lora)
+            if not backbone.is_adapted and self._head.needs_reference and self._holds_original:
+                backbone.keep_original()
+            self.q_model = QModel(backbone, self._head)
         else:
-            self.q_model = load_q_model(self._checkpoint, self._backbone, trainable=True)
+            self.q_model = load_q_model(
+                self._checkpoint,
+                self._backbone,
+                trainable=True,
+                with_original=self._holds_original,
+            )
             self._report_other_settings(self.q_model.head)
+        self._report_rounding()
+        self._shard(self.q_model)
         context = self.q_model.backbone.context
         if context is not None and self.max_length > context:
             raise ConfigError(
@@ -131,15 +153,21 @@ class StepDPO(pl.LightningModule):
             )
 
     def setup(self, stage: str) -> None:
-        """Take over the lineage of the pairs that are trained on."""
+        """Take over the lineage of the pairs that are trained on; make metrics for every set."""
         data = getattr(self.trainer, "datamodule", None)
+        for name in [*self._held_out("val"), *self._held_out("test")]:
+            if name not in ("val", "test"):
+                self.also_metrics[name] = PreferenceMetrics()
         if stage == "fit" and isinstance(data, PreferenceDataModule):
-            self.lineage = merge_lineage(data.lineage, self.lineage)
+            now = {**data.lineage, TOKENIZER_KEY: self.renderer.chat.fingerprint}
+            self.lineage = merge_lineage(now, self.lineage)
 
     def on_fit_start(self) -> None:
         """Compute or read the reference's log-probabilities, once for all epochs."""
         data = getattr(self.trainer, "datamodule", None)
         model = self._model()
+        if isinstance(data, PreferenceDataModule) and data.streaming:
+            self._check_stream(model)
         wanted = self._reference == "cached" and model.head.needs_reference
         if wanted and isinstance(data, PreferenceDataModule):
             fill_reference(data, model, write=self.trainer.is_global_zero)
@@ -192,23 +220,25 @@ class StepDPO(pl.LightningModule):
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Stop before a gradient that is no number gets into the weights."""
+        if self._is_sharded:
+            average_gradients(self._trainable().values())
         refuse_bad_gradients(self._trainable())
 
-    def validation_step(self, batch: PairBatch, batch_idx: int) -> None:
-        """Measure a batch of validation pairs."""
-        self._measure(batch, self.val_metrics, "val")
+    def validation_step(self, batch: PairBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Measure a batch of validation pairs, or of a further held-out set."""
+        self._measure(batch, self._held_out("val")[dataloader_idx])
 
-    def test_step(self, batch: PairBatch, batch_idx: int) -> None:
-        """Measure a batch of test pairs."""
-        self._measure(batch, self.test_metrics, "test")
+    def test_step(self, batch: PairBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Measure a batch of test pairs, or of a further held-out set."""
+        self._measure(batch, self._held_out("test")[dataloader_idx])
 
     def on_validation_epoch_end(self) -> None:
         """Log where Q is right and what it follows."""
-        self._log_details(self.val_metrics, "val")
+        self._log_details("val")
 
     def on_test_epoch_end(self) -> None:
         """Log where Q is right and what it follows."""
-        self._log_details(self.test_metrics, "test")
+        self._log_details("test")
 
     def on_predict_start(self) -> None:
         """Say so if there is nothing that was trained."""
@@ -229,10 +259,11 @@ class StepDPO(pl.LightningModule):
         optimizer = self._optimizer([p for p in self.parameters() if p.requires_grad])
         if not self._warmup_fraction:
             return optimizer
-        if self.trainer.max_epochs == self.trainer.max_steps == -1:
+        streams = getattr(getattr(self.trainer, "datamodule", None), "streaming", False)
+        if self.trainer.max_steps == -1 and (streams or self.trainer.max_epochs == -1):
             raise ConfigError(
-                "model.warmup_fraction needs to know the number of steps; "
-                "set trainer.max_epochs or trainer.max_steps, or warmup_fraction to 0"
+                "model.warmup_fraction needs to know the number of steps; set trainer.max_epochs "
+                "(not enough with data.streaming) or trainer.max_steps, or warmup_fraction to 0"
             )
         scheduler = LambdaLR(optimizer, lambda step: self._warmup(step))
         return {
@@ -244,7 +275,8 @@ class StepDPO(pl.LightningModule):
         """Keep trainable weights only; add lineage and the metrics of the moment."""
         trainable = self._trainable()
         state = checkpoint["state_dict"]
-        checkpoint["state_dict"] = {name: state[name] for name in trainable}
+        # In shards only the first process is given the whole weights.
+        checkpoint["state_dict"] = {name: state[name] for name in trainable if name in state}
         checkpoint["lineage"] = self.lineage
         rewind_to_last_step(checkpoint, self.trainer)
         metrics = self.trainer.callback_metrics
@@ -254,8 +286,10 @@ class StepDPO(pl.LightningModule):
         """Check that the weights fit, and take over the lineage.
 
         Raises:
-            CheckpointError: Trainable weights are missing, unexpected, or of another shape.
+            CheckpointError: It is of another base model or tokenizer, or trainable weights are
+                missing, unexpected, or of another shape.
         """
+        self._refuse_other_model(checkpoint)
         expected = {name: tuple(p.shape) for name, p in self._trainable().items()}
         found = {name: tuple(t.shape) for name, t in checkpoint["state_dict"].items()}
         differing = sorted(expected.items() ^ found.items())
@@ -295,16 +329,34 @@ class StepDPO(pl.LightningModule):
             q=next(iter(found.values())), pair_losses=PairLosses(losses, parts[0].margins)
         )
 
-    def _measure(self, batch: PairBatch, metrics: PreferenceMetrics, prefix: str) -> None:
-        output = self._step(batch)
-        metrics.update(batch, output.q, output.pair_losses)
-        self.log_dict(metrics.named(prefix), batch_size=batch.num_pairs, prog_bar=prefix == "val")
+    def _held_out(self, stage: str) -> list[str]:
+        """Return the prefixes of what is measured, in the order of the loaders."""
+        data = getattr(self.trainer, "datamodule", None)
+        return data.held_out(stage) if isinstance(data, PreferenceDataModule) else [stage]
 
-    def _log_details(self, metrics: PreferenceMetrics, prefix: str) -> None:
-        """Log what the table of all pairs says; it is kept for the plot."""
-        self.tables[prefix] = metrics.table()
-        found = {f"{prefix}/{name}": x for name, x in details(self.tables[prefix]).items()}
-        self.log_dict(found)  # each process has gathered all rows
+    def _metrics_of(self, prefix: str) -> PreferenceMetrics:
+        own = {"val": self.val_metrics, "test": self.test_metrics}
+        return own[prefix] if prefix in own else self.also_metrics[prefix]  # type: ignore[return-value]
+
+    def _measure(self, batch: PairBatch, prefix: str) -> None:
+        output = self._step(batch)
+        metrics = self._metrics_of(prefix)
+        metrics.update(batch, output.q, output.pair_losses)
+        self.log_dict(
+            metrics.named(prefix),
+            batch_size=batch.num_pairs,
+            prog_bar=prefix == "val",
+            add_dataloader_idx=False,  # the prefix tells the sets apart
+        )
+
+    def _log_details(self, stage: str) -> None:
+        """Log what the tables of all pairs say; they are kept for the plots."""
+        self.tables = {}
+        for prefix in self._held_out(stage):
+            self.tables[prefix] = self._metrics_of(prefix).table()
+            found = {f"{prefix}/{name}": x for name, x in details(self.tables[prefix]).items()}
+            # Each process has gathered all rows, so their mean over processes is the same.
+            self.log_dict(found, sync_dist=True)
 
     def _warmup(self, step: int) -> float:
         """Return the factor of the learning rate, as transformers' constant schedule has it."""
@@ -323,15 +375,67 @@ class StepDPO(pl.LightningModule):
     def _trainable(self) -> dict[str, Tensor]:
         return {name: p for name, p in self.named_parameters() if p.requires_grad}
 
+    @property
+    def _holds_original(self) -> bool:
+        """Whether a whole model needs its reference beside it; cached pairs are trained without."""
+        trainer = self._trainer
+        is_fitting = trainer is not None and trainer.state.fn == TrainerFn.FITTING
+        return self._reference == "copy" or not is_fitting
+
     def _new_renderer(self) -> SequenceRenderer:
         chat = load_renderer(resolve_model(self._backbone.name), self._backbone.revision)
+        check_tokenizer(chat, self.lineage)
         return SequenceRenderer(chat, self.max_length)
 
+    def _refuse_other_model(self, checkpoint: Mapping[str, Any]) -> None:
+        """Check what shapes do not tell: weights of one base model may fit another."""
+        saved = checkpoint.get("hyper_parameters", {}).get("backbone")
+        trained = Path(BackboneSpec(**saved).public_name).name if saved else None
+        now = Path(self._backbone.public_name).name
+        if trained not in (None, now):
+            raise CheckpointError(
+                f"the checkpoint was trained on {trained!r}, model.backbone.name is "
+                f"{self._backbone.name!r}; set it to the former, or give another checkpoint"
+            )
+        check_tokenizer(self.renderer.chat, checkpoint.get("lineage", {}))
+
     def _report_other_settings(self, head: QHead) -> None:
-        """Say which of the given settings the checkpoint overrules."""
+        """Say which of the given settings the checkpoint overrules; the default was not given."""
+        default = (_DEFAULT_HEAD.kind, _DEFAULT_HEAD.settings())
         used, given = (head.kind, head.settings()), (self._head.kind, self._head.settings())
-        if used != given:
+        if given not in (used, default):
             _log.warning("the checkpoint's Q-head %s is used, not the one given, %s", used, given)
+
+    def _check_stream(self, model: QModel) -> None:
+        """Refuse what needs all training pairs at once."""
+        if self._reference == "cached" and model.head.needs_reference:
+            raise ConfigError(
+                "model.reference cached needs all training pairs at once, and data.streaming "
+                "keeps none; set it to live (to copy with model.lora null)"
+            )
+
+    def _shard(self, model: QModel) -> None:
+        """Shard the LLM under Lightning's ModelParallelStrategy (FSDP2)."""
+        if self.device_mesh is None:
+            return
+        if self.device_mesh["tensor_parallel"].size() > 1:
+            raise ConfigError(
+                "only data parallel shards are supported; set tensor_parallel_size of "
+                "trainer.strategy to 1 and data_parallel_size to the number of devices"
+            )
+        shard(model.backbone.language_model, self.device_mesh["data_parallel"])
+        if model.backbone.original is not None:
+            shard(model.backbone.original, self.device_mesh["data_parallel"])
+        self._is_sharded = True
+        self.strict_loading = False  # a `.ckpt` has the trained weights only
+
+    def _report_rounding(self) -> None:
+        """Say so if small steps would be rounded away."""
+        if not self._model().backbone.is_adapted and self._backbone.dtype == "bfloat16":
+            _log.warning(
+                "all weights are trained in bfloat16, which rounds small steps away; set "
+                "model.backbone.dtype to float32 and trainer.precision to bf16-mixed"
+            )
 
     def _save_plain_hyperparameters(self) -> None:
         """Keep the arguments as plain values, so that a `.ckpt` loads without pickled objects."""
@@ -339,7 +443,7 @@ class StepDPO(pl.LightningModule):
         self.save_hyperparameters(
             {
                 "backbone": asdict(self._backbone),
-                "lora": asdict(self._lora),
+                "lora": None if self._lora is None else asdict(self._lora),
                 "q_head": {
                     "class_path": f"{head.__module__}.{head.__qualname__}",
                     "init_args": self._head.settings(),
@@ -351,4 +455,19 @@ class StepDPO(pl.LightningModule):
                 "checkpoint": None if self._checkpoint is None else str(self._checkpoint),
                 "_instantiator": "lightning.pytorch.cli.instantiate_module",
             }
+        )
+
+
+def _check_reference(reference: str, *, is_adapted: bool) -> None:
+    """Refuse a reference that the model does not have."""
+    if reference == "live" and not is_adapted:
+        raise ConfigError(
+            "model.reference live switches the adapter off, and with model.lora null there is "
+            "none; set it to cached (computed once, before the first step), or to copy (a second "
+            "copy of the model)"
+        )
+    if reference == "copy" and is_adapted:
+        raise ConfigError(
+            "model.reference copy is for model.lora null: with an adapter its switched-off model "
+            "is the reference; set it to live, or to cached"
         )

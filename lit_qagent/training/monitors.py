@@ -48,13 +48,10 @@ class LogSpeed(pl.Callback):
         shown = {
             "speed/tokens_per_s": batch.num_unshared_tokens / seconds,
             "speed/memory_gb": peak_memory_gb(),
-        }
-        kept = {
             "speed/padding": 1 - real / computed,
             "speed/sharing": batch.num_unshared_tokens / real,
         }
         pl_module.log_dict(shown, prog_bar=True, batch_size=batch.num_pairs)
-        pl_module.log_dict(kept, batch_size=batch.num_pairs)
 
 
 class LogReliability(pl.Callback):
@@ -63,24 +60,17 @@ class LogReliability(pl.Callback):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Plot the validation sets together."""
         if not trainer.sanity_checking:
-            self._log(trainer, pl_module, ("val", "ood"), f"val_step_{trainer.global_step}")
+            self._log(trainer, pl_module, f"val_step_{trainer.global_step}")
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Plot the test set."""
-        self._log(trainer, pl_module, ("test",), "test")
+        """Plot the test sets together."""
+        self._log(trainer, pl_module, "test")
 
-    def _log(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        sets: tuple[str, ...],
-        name: str,
-    ) -> None:
+    def _log(self, trainer: pl.Trainer, pl_module: pl.LightningModule, name: str) -> None:
         loggers = mlflow_loggers(trainer)
         if not loggers or not isinstance(pl_module, StepDPO):
             return
-        tables = {key: pl_module.tables[key] for key in sets if key in pl_module.tables}
-        figure = reliability_plot(tables)
+        figure = reliability_plot(pl_module.tables)
         for logger in loggers:
             logger.experiment.log_figure(logger.run_id, figure, f"reliability/{name}.png")
 

@@ -1,6 +1,6 @@
 """One row per held-out pair, and what is read off: where Q is right and what it follows."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -69,7 +69,8 @@ def details(rows: Tensor) -> dict[str, float]:
     """Return what a table says, by name.
 
     Accuracy by depth; by thirds of the pairs by difference of ``Q_hat`` and by visits of the less
-    visited action; Kendall's tau among siblings; calibration; correlation of Q with length.
+    visited action; Kendall's tau among siblings, also by depth; calibration; correlation of Q with
+    length.
     """
     if not len(rows):
         return {}
@@ -82,31 +83,58 @@ def details(rows: Tensor) -> dict[str, float]:
     }
     found |= _by_thirds("accuracy_by_margin", q_hat[:, 0] - q_hat[:, 1], right)
     found |= _by_thirds("accuracy_by_visits", visits.amin(dim=1), right)
-    found["kendall_tau"] = sibling_tau(table)
+    taus = sibling_taus(table)
+    found["kendall_tau"] = _mean([tau for some in taus.values() for tau in some])
+    found |= {f"kendall_tau_by_depth/{int(at):02d}": _mean(some) for at, some in taus.items()}
     found["calibration_error"] = calibration(table).error
     found["length_correlation"] = _correlation(table.q, table.num_tokens)
     return found
 
 
 def sibling_tau(table: Columns) -> float:
-    """Return Kendall's tau of Q against ``Q_hat``, averaged over sets of siblings.
+    """Return Kendall's tau of Q against ``Q_hat``, averaged over sets of siblings; 0 without any.
 
-    Siblings are the actions of one trajectory at one depth, each counted once. In a set, tau is
-    concordant less discordant couples over all whose ``Q_hat`` differ; sets without such do not
-    count.
+    Siblings are the actions of one trajectory at one depth, each counted once.
+    """
+    return _mean([tau for some in sibling_taus(table).values() for tau in some])
+
+
+def sibling_taus(table: Columns) -> dict[float, list[float]]:
+    """Return depth -> tau of each set of siblings there, see `rank_agreement`; in order of depth.
+
+    Sets in which no two ``Q_hat`` differ do not count.
     """
     places = torch.stack([table.group, table.depth], dim=1).repeat_interleave(2, dim=0)
-    sets: dict[tuple[float, ...], set[tuple[float, float]]] = {}
-    for place, *action in torch.cat([places, table.q[:, None], table.q_hat[:, None]], 1).tolist():
-        depth, q, q_hat = action
-        sets.setdefault((place, depth), set()).add((q, q_hat))
-    taus = []
-    for siblings in sets.values():
-        values = torch.tensor(sorted(siblings), dtype=torch.float64)
-        q_sign, hat_sign = ((v[:, None] - v[None, :]).sign() for v in values.unbind(dim=1))
-        if hat_sign.any():
-            taus.append(float((q_sign * hat_sign).sum() / hat_sign.abs().sum()))
-    return sum(taus) / len(taus) if taus else 0.0
+    sets: dict[tuple[float, float], set[tuple[float, float]]] = {}
+    for row in torch.cat([places, table.q[:, None], table.q_hat[:, None]], 1).tolist():
+        group, depth, q, q_hat = row
+        sets.setdefault((depth, group), set()).add((q, q_hat))
+    taus: dict[float, list[float]] = {}
+    for depth, group in sorted(sets):
+        tau = rank_agreement(sorted(sets[depth, group]))
+        if tau is not None:
+            taus.setdefault(depth, []).append(tau)
+    return taus
+
+
+def rank_agreement(actions: Sequence[tuple[float, float]]) -> float | None:
+    """Return Kendall's tau of siblings, each its Q and its ``Q_hat``; None if no two differ.
+
+    Concordant less discordant couples over all whose ``Q_hat`` differ; equal Q count as neither.
+
+    Examples:
+        >>> rank_agreement([(0.1, 0.0), (0.3, 0.5), (0.2, 1.0)])
+        0.3333333333333333
+    """
+    values = torch.tensor(actions, dtype=torch.float64)
+    q_sign, hat_sign = ((v[:, None] - v[None, :]).sign() for v in values.unbind(dim=1))
+    if not hat_sign.any():
+        return None
+    return float((q_sign * hat_sign).sum() / hat_sign.abs().sum())
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else 0.0
 
 
 class Calibration(NamedTuple):

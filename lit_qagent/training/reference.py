@@ -31,11 +31,17 @@ def fill_reference(data: PreferenceDataModule, model: QModel, *, write: bool = T
 
     Args:
         data: Pairs, after its setup.
-        model: Its backbone with the adapter off is the reference.
+        model: Its backbone with the adapter off is the reference; where all weights are trained,
+            the base model, which is loaded for this.
         write: Keep what was computed; one of several processes does.
     """
+    with model.backbone.borrowed_original():
+        _fill(data, model, write=write)
+
+
+def _fill(data: PreferenceDataModule, model: QModel, *, write: bool) -> None:
     base = hash_base(model)
-    for split in _SPLITS:
+    for split in (*_SPLITS, *data.also):
         pairs = data.pairs_of(split)
         if not pairs:
             continue
@@ -51,7 +57,8 @@ def fill_reference(data: PreferenceDataModule, model: QModel, *, write: bool = T
 def hash_base(model: QModel) -> str:
     """Return a hash of the base model as it computes: its name, its frozen weights, their types."""
     spec = model.backbone.spec
-    frozen = {n: p for n, p in model.backbone.named_parameters() if "lora_" not in n}
+    base = model.backbone.original or model.backbone
+    frozen = {n: p for n, p in base.named_parameters() if "lora_" not in n}
     name = f"{spec.public_name} {spec.revision} {spec.dtype} {spec.quantization}"
     return hashlib.sha256(f"{name} {hash_weights(frozen)}".encode()).hexdigest()
 
@@ -62,6 +69,8 @@ def cache_key(base: str, pairs: Sequence[PairTokens]) -> str:
     for pair in pairs:
         for ids in (pair.chosen.prompt_ids, pair.chosen.action_ids, pair.rejected.action_ids):
             digest.update(np.asarray([len(ids), *ids], dtype=np.int64).tobytes())
+        if pair.chosen.observed or pair.rejected.observed:
+            digest.update(repr((pair.chosen.observed, pair.rejected.observed)).encode())
     return digest.hexdigest()
 
 

@@ -9,6 +9,7 @@ import yaml
 
 from data_collection.cli import main, make_parser
 from lit_qagent.environments.toy import ToyWorld
+from tests.fault_server import FaultServer, completion, fault_server
 
 REPOSITORY = Path(__file__).parents[2]
 LETTERS = "tests.data_collection.parts.LetterWorld"
@@ -179,6 +180,27 @@ def test_help_needs_no_heavy_package(command: list[str]) -> None:
     assert done.returncode == 0, done.stderr
     assert "usage: python -m data_collection" in done.stdout
     assert _seconds_of_children() - begin < 1.0
+
+
+def test_roles_have_addresses_of_their_own(tmp_path: Path) -> None:
+    def at(server: FaultServer, model: str) -> dict[str, object]:
+        arguments = {"model": model, "base_url": server.base_url, "api_key_env": "NO_KEY"}
+        return {
+            "class_path": "lit_qagent.policies.openai.OpenAIPolicy",
+            "init_args": arguments,
+        }
+
+    moves, remarks = [completion("a", "b", "a", "b", "a")], [completion("7")]
+    with fault_server(moves) as actor, fault_server(remarks) as judge:
+        changes = {"policy": at(actor, "actor"), "critic": at(judge, "judge"), "num_tasks": 1}
+        search = {"variant": "lats", "expansion": "vanilla", "num_iterations": 2}
+        path = _config(tmp_path, search=search, **changes)
+        assert main(["collect", "--config", str(path)]) == 0
+    assert {asked["model"] for asked in actor.requests} == {"actor"}
+    assert {asked["model"] for asked in judge.requests} == {"judge"}
+    manifest = json.loads((tmp_path / "trees" / "manifest.json").read_text())
+    assert manifest["policy"]["base_url"] == actor.base_url
+    assert manifest["critic"]["base_url"] == judge.base_url
 
 
 @pytest.mark.parametrize("name", ["collect_toy_lats", "collect_hotpotqa_puct"])

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -37,11 +38,11 @@ def _setup(*, num_tasks: int = 6, delay_s: float = 0.0) -> SearchSetup:
     return make_setup(world, policy, SearchSpec(num_iterations=12, stop_at_success=False))
 
 
-def _collect(setup: SearchSetup, folder: Path, **options: int | bool | str) -> Summary:
+def _collect(setup: SearchSetup, folder: Path, **options: int | str | RunLimits) -> Summary:
     tasks = choose_tasks(setup, "train", 0, None)
-    limits = RunLimits(outage_patience_s=0.0)
+    options.setdefault("limits", RunLimits(outage_patience_s=0.0))
     options.setdefault("concurrency", 4)
-    return collect(setup, tasks, TreeStore(folder), limits=limits, **options)  # type: ignore[arg-type]
+    return collect(setup, tasks, TreeStore(folder), **options)  # type: ignore[arg-type]
 
 
 def _tree_files(folder: Path) -> dict[str, bytes]:
@@ -108,6 +109,9 @@ def test_auto_fills_a_known_batch_and_no_more(tmp_path: Path) -> None:
     mean_in_flight = auto.policy.work / (time.monotonic() - begin)  # type: ignore[attr-defined]
     assert auto.policy.most_sequences <= 20  # type: ignore[attr-defined]
     assert mean_in_flight > 10
+    by_hand = setup()
+    _collect(by_hand, tmp_path / "hand", concurrency=8, limits=RunLimits(sequences_in_flight=7))
+    assert by_hand.policy.most_sequences == 7  # type: ignore[attr-defined]
     _collect(setup(), tmp_path / "fixed", concurrency=3)
     assert _tree_files(tmp_path / "auto") == _tree_files(tmp_path / "fixed")
 
@@ -194,6 +198,15 @@ def test_a_failed_tree_is_recorded_and_the_others_go_on(tmp_path: Path) -> None:
     assert {tree.header.task_id: tree.tree for tree in TreeStore(folder).trees()} == whole
 
 
+def test_a_critic_is_closed_with_its_policy(tmp_path: Path) -> None:
+    critic = SeededPolicy(actions=["5"])
+    world, policy = LetterWorld(rewards=REWARDS), SeededPolicy(actions=["a", "b", "c"])
+    setup = make_setup(world, policy, SearchSpec(num_iterations=2, variant="lats"))
+    assert _collect(replace(setup, critic=critic), tmp_path / "store").iterations == 2
+    assert critic.seeds
+    assert critic.is_closed
+
+
 def test_a_task_that_cannot_start_is_counted(tmp_path: Path) -> None:
     class Broken(LetterWorld):
         def _start(self, task: Task) -> Observation:
@@ -205,6 +218,7 @@ def test_a_task_that_cannot_start_is_counted(tmp_path: Path) -> None:
     summary = _collect(setup, tmp_path / "store")
     assert (summary.trees, summary.not_started) == (2, 1)
     assert summary.failure_reasons == {"EnvironmentFailure: letters: no ink": 1}
+    assert summary.not_started_tasks == {"train/1": "EnvironmentFailure: letters: no ink"}
     assert "1 failed: EnvironmentFailure: letters: no ink" in summary.table()
 
 
@@ -267,10 +281,15 @@ def _start_collecting(config: Path) -> subprocess.Popen[str]:
     )
 
 
-def _wait_for_iterations(store: Path, number: int, limit_s: float = 30) -> None:
-    """Wait until the store holds some iterations."""
+def _wait_for_iterations(
+    store: Path,
+    number: int,
+    limit_s: float = 60,
+    process: "subprocess.Popen[str] | None" = None,
+) -> None:
+    """Wait until the store holds some iterations, while the process that writes it runs."""
     limit = time.monotonic() + limit_s
-    while time.monotonic() < limit:
+    while time.monotonic() < limit and (process is None or process.poll() is None):
         lines = sum(path.read_bytes().count(b"\n") for path in store.glob("trees/*.jsonl"))
         if lines >= number:
             return

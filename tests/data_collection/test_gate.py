@@ -1,11 +1,14 @@
 import asyncio
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
 from data_collection.gate import Gate, Tuner
 from lit_qagent.core.records import Constraint, Message, Proposal, Sampling
 from lit_qagent.policies.base import Policy
+from lit_qagent.policies.recorded import RecordedPolicy
+from lit_qagent.policies.reprompt import RepromptPolicy
 
 CHAT = [Message(role="user", content="go")]
 
@@ -121,11 +124,34 @@ def test_the_gate_passes_for_its_policy() -> None:
 
 def test_a_known_batch_is_filled_with_a_quarter_waiting() -> None:
     engine = Engine()
-    engine.max_num_seqs = 64  # type: ignore[attr-defined]
+    engine.max_num_seqs = 64
     tuner = Tuner(gate=Gate(engine))
     assert (tuner.target, tuner.is_settled, tuner.gate.limit) == (80, True, 80)
     tuner.gate.in_flight, tuner.gate.queued = 50, 10
     assert tuner.missing == 20
+
+
+def test_a_limit_set_by_hand_stays() -> None:
+    engine = Engine()
+    engine.max_num_seqs = 64
+    tuner = Tuner(gate=Gate(engine, limit=12))
+    assert (tuner.target, tuner.is_settled, tuner.gate.limit) == (12, True, 12)
+
+
+@pytest.mark.parametrize("mode", ["reprompt", "record", "replay"])
+def test_the_batch_of_a_wrapped_policy_is_known_unless_it_is_not_asked(
+    tmp_path: Path, mode: str
+) -> None:
+    engine = Engine()
+    engine.max_num_seqs = 64
+    wrapped: Policy
+    if mode == "reprompt":
+        wrapped = RepromptPolicy(engine)
+    else:
+        wrapped = RecordedPolicy(tmp_path / "a.jsonl", mode, engine)  # type: ignore[arg-type]
+    tuner = Tuner(gate=Gate(wrapped))
+    assert tuner.is_settled is (mode != "replay")
+    assert tuner.target == (16 if mode == "replay" else 80)
 
 
 class Plant:

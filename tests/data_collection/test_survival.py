@@ -8,12 +8,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 import yaml
 
+from data_collection import store as store_module
 from data_collection.collect import choose_tasks, collect
 from data_collection.setup import SearchSetup
 from data_collection.spec import SearchSpec
@@ -21,9 +22,11 @@ from data_collection.store import TreeStore
 from lit_qagent.core.errors import StoreError
 from tests.data_collection.parts import LetterWorld, SeededPolicy, make_setup
 from tests.data_collection.test_collect import REWARDS, _start_collecting, _wait_for_iterations
+from tests.tiny_model import save_tiny_model
 
 REPOSITORY = Path(__file__).parents[2]
 KILLS = 200
+MODEL = "SmolLM2-135M-Instruct"
 
 
 def _setup(*, leaves: int = 1, delay_s: float = 0.0, num_tasks: int = 12) -> SearchSetup:
@@ -81,44 +84,86 @@ def test_a_hundred_kills_at_random_moments_lose_nothing(tmp_path: Path, leaves: 
     assert _files(folder) == whole
 
 
-@pytest.mark.integration
-@pytest.mark.slow
-def test_kills_of_the_real_engine_keep_every_finished_iteration(tmp_path: Path) -> None:
-    store = tmp_path / "store"
+def _engine_config(store: Path, policy: dict[str, object]) -> Path:
     config = {
         "environment": {"class_path": "lit_qagent.environments.toy.ToyWorld"},
-        "policy": {
-            "class_path": "lit_qagent.policies.vllm.VLLMPolicy",
-            "init_args": {"model": "SmolLM2-135M-Instruct", "max_model_len": 512},
-        },
+        "policy": policy,
         "search": {"num_iterations": 8, "stop_at_success": False},
-        "prompt": {"think": False, "constrain": True},
+        "prompt": {"think": False, "num_examples": 0, "constrain": True},
         "store": str(store),
         "num_tasks": 8,
+        "concurrency": 3,
     }
-    path = tmp_path / "config.yaml"
+    path = store.with_suffix(".yaml")
     path.write_text(yaml.safe_dump(config))
+    return path
+
+
+def _vllm(model: str, dtype: str) -> dict[str, object]:
+    arguments = {"model": model, "max_model_len": 2048, "dtype": dtype, "kv_cache_gb": 0.25}
+    return {"class_path": "lit_qagent.policies.vllm.VLLMPolicy", "init_args": arguments}
+
+
+def _recorded(path: Path, mode: str, policy: dict[str, object] | None) -> dict[str, object]:
+    arguments = {"path": str(path), "mode": mode, "policy": policy}
+    return {"class_path": "lit_qagent.policies.recorded.RecordedPolicy", "init_args": arguments}
+
+
+def _run_to_the_end(config: Path) -> None:
+    process = _start_collecting(config)
+    _, errors = process.communicate(timeout=600)
+    assert process.returncode == 0, errors
+
+
+def _kill_and_resume(config: Path, store: Path, kills: Sequence[int]) -> None:
+    """Kill at so many lines in the store, then run to the end; nothing written is ever changed."""
     before: dict[str, bytes] = {}
-    for number in (12, 30):
-        process = _start_collecting(path)
-        _wait_for_iterations(store, number, limit_s=120)
+    for number in kills:
+        process = _start_collecting(config)
+        _wait_for_iterations(store, number, limit_s=1800, process=process)
         process.send_signal(signal.SIGKILL)
         process.communicate(timeout=60)
+        assert process.returncode == -signal.SIGKILL
         after = _files(store)
-        assert all(after[name].startswith(_whole_lines(data)) for name, data in before.items())
+        _assert_kept(before, after)
         before = after
-    process = _start_collecting(path)
-    process.communicate(timeout=300)
-    assert process.returncode == 0
-    final = _files(store)
-    assert all(final[name].startswith(_whole_lines(data)) for name, data in before.items())
+    assert b'"kind": "end"' in b"".join(before.values())  # a tree was finished before a kill
+    _run_to_the_end(config)
+    _assert_kept(before, _files(store))
     ends = [tree.end for tree in TreeStore(store).trees()]
     assert len(ends) == 8
     assert all(end is not None and end.failure is None for end in ends)
 
 
-def _whole_lines(data: bytes) -> bytes:
-    return data[: data.rfind(b"\n") + 1]
+def _assert_kept(before: dict[str, bytes], after: dict[str, bytes]) -> None:
+    for name, data in before.items():
+        assert after[name].startswith(data[: data.rfind(b"\n") + 1])
+        if b'"kind": "end"' in data:
+            assert after[name] == data
+
+
+@pytest.mark.integration
+@pytest.mark.slow
+@pytest.mark.timeout(3600)  # engines start slowly where other programs run
+def test_kills_of_the_real_engine_keep_every_finished_iteration(tmp_path: Path) -> None:
+    """In bfloat16 an answer depends on what is in the batch; a recording makes it stay."""
+    store, answers = tmp_path / "store", tmp_path / "answers.jsonl"
+    config = _engine_config(store, _recorded(answers, "record", _vllm(MODEL, "bfloat16")))
+    _kill_and_resume(config, store, (12, 30, 50))
+    whole = tmp_path / "whole"
+    _run_to_the_end(_engine_config(whole, _recorded(answers, "replay", None)))
+    assert _files(store) == _files(whole)
+
+
+@pytest.mark.integration
+@pytest.mark.slow
+@pytest.mark.timeout(3600)  # engines start slowly where other programs run
+def test_in_float32_a_killed_run_ends_as_an_uninterrupted_one(tmp_path: Path) -> None:
+    store, whole = tmp_path / "store", tmp_path / "whole"
+    policy = _vllm(str(save_tiny_model(tmp_path / "tiny")), "float32")
+    _kill_and_resume(_engine_config(store, policy), store, (12, 30, 50))
+    _run_to_the_end(_engine_config(whole, policy))
+    assert _files(store) == _files(whole)
 
 
 @pytest.mark.integration
@@ -151,6 +196,22 @@ def test_a_folder_that_cannot_be_written_is_one_clear_error(
         StoreError, match=r"store cannot be written \(Read-only file system\); give"
     ):
         _collect(tmp_path / "store")
+
+
+@pytest.mark.parametrize("what", ["claim_settings", "write_json"])
+def test_settings_and_summary_that_cannot_be_written_are_one_clear_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    def refuse(*args: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(store_module, what, refuse)
+    with pytest.raises(StoreError, match=r"cannot be written \(No space left on device\)"):
+        _collect(tmp_path / "store")
+    monkeypatch.undo()
+    _collect(tmp_path / "store")
+    _collect(tmp_path / "whole")
+    assert _files(tmp_path / "store") == _files(tmp_path / "whole")
 
 
 def test_a_wall_clock_that_jumps_changes_nothing(

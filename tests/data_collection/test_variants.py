@@ -1,7 +1,9 @@
 import asyncio
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +16,7 @@ from data_collection.tree import ROOT, SearchTree
 from data_collection.uct import Descent, puct
 from data_collection.variants import VARIANTS, sigmoid, softmax
 from lit_qagent.agents.prompts import PromptSpec
-from lit_qagent.core.errors import ConfigError, ModelError
+from lit_qagent.core.errors import CheckpointError, ConfigError, ModelError
 from lit_qagent.core.records import Constraint, History, Message, Proposal, Sampling
 from lit_qagent.environments.toy import ToyWorld
 from lit_qagent.policies.base import Policy
@@ -177,6 +179,25 @@ def test_lats_scores_children_and_reflects_on_failures() -> None:
     assert first.cost.cut_actions == 0
 
 
+def test_a_critic_of_its_own_scores_reflects_and_criticises_and_the_policy_only_acts() -> None:
+    policy, critic = TalkingPolicy("aabab"), TalkingPolicy()
+    setup = replace(
+        _setup(policy, variant="lats", expansion="critique", num_iterations=1), critic=critic
+    )
+    _, [iteration] = _search(setup)
+    asked = ("Do not move yet", "The task is over")
+    assert not any(word in prompt for prompt in policy.prompts for word in asked)
+    assert critic.prompts
+    assert all(any(word in prompt for word in asked) for prompt in critic.prompts)
+    assert iteration.cost.requests == len(policy.prompts) + len(critic.prompts)
+    assert setup.manifest()["critic"] == {"name": "talking"}
+
+
+def test_a_critic_that_nobody_asks_is_refused() -> None:
+    with pytest.raises(ConfigError, match="a critic was given, but nothing asks it"):
+        replace(_setup(TalkingPolicy()), critic=TalkingPolicy())
+
+
 def test_an_answer_that_is_no_score_counts_as_the_middle_and_is_counted() -> None:
     policy = TalkingPolicy("ab", score="who knows 17")
     _, [iteration] = _search(_setup(policy, variant="lats", num_iterations=1, score_weight=1.0))
@@ -270,6 +291,15 @@ def test_a_scorer_is_given_where_it_is_used_and_nowhere_else() -> None:
         _setup(_letters(), variant="puct")
     with pytest.raises(ConfigError, match=r"does not use it; leave it out or take one of puct"):
         _setup(_letters(), LetterScorer())
+
+
+def test_a_q_model_of_other_prompts_is_refused() -> None:
+    class Trained(LetterScorer):
+        def settings(self) -> dict[str, Any]:
+            return {"lineage": {"prompt": {"version": "1", "think": True, "num_examples": 3}}}
+
+    with pytest.raises(CheckpointError, match=r"prompt.num_examples 3 in training, 0 now"):
+        _setup(_letters(), Trained(), variant="puct")
 
 
 def test_what_a_search_was_made_with_names_the_scorer_and_the_variant() -> None:

@@ -1,7 +1,8 @@
 import asyncio
 import signal
-import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -14,12 +15,12 @@ from data_collection.search import TreeSearch, search_tree
 from data_collection.setup import SearchSetup
 from data_collection.spec import SearchSpec
 from data_collection.store import TreeStore
-from data_collection.world import TIMED_OUT, act
+from data_collection.world import TIMED_OUT, Branch, act, in_time
 from lit_qagent.agents.prompts import PromptSpec
-from lit_qagent.core.errors import ConfigError
-from lit_qagent.core.records import Observation, Sampling
+from lit_qagent.core.errors import ConfigError, EnvironmentFailure
+from lit_qagent.core.records import Observation, Sampling, Task
 from lit_qagent.environments.base import Outcome
-from tests.data_collection.parts import LetterWorld, PlannedPolicy
+from tests.data_collection.parts import LetterWorld, PlannedPolicy, SeededPolicy
 
 
 class HangingWorld(LetterWorld):
@@ -72,6 +73,62 @@ def test_such_steps_are_counted_and_stored(tmp_path: Path) -> None:
     assert stored.tree.nodes[1].step.observation.text == TIMED_OUT
 
 
+class LateWorld(LetterWorld):
+    """Never starts its second task; replays never end while it is stuck."""
+
+    is_stuck = False
+
+    def _start(self, task: Task) -> Observation:
+        if task.task_id == "train/1":
+            time.sleep(10)
+        return super()._start(task)
+
+    def _act(self, command: str) -> Outcome:
+        if LateWorld.is_stuck:
+            time.sleep(10)
+        return super()._act(command)
+
+
+class LateStep(LetterWorld):
+    """Takes two seconds for a step."""
+
+    def begun(self) -> "LateStep":
+        self.reset(self.tasks("train")[0])
+        return self
+
+    def _act(self, command: str) -> Outcome:
+        time.sleep(2)
+        return super()._act(command)
+
+
+def test_a_task_whose_start_hangs_is_counted_and_the_others_go_on(tmp_path: Path) -> None:
+    world = LateWorld(rewards={"a": 1.0}, num_tasks=3)
+    setup = replace(_setup(), environment=world, policy=SeededPolicy(actions=["a", "b"]))
+    store = TreeStore(tmp_path / "store")
+    summary = collect(setup, world.tasks("train"), store, concurrency=1)
+    assert (summary.trees, summary.not_started) == (2, 1)
+    [(task_id, reason)] = summary.not_started_tasks.items()
+    assert task_id == "train/1"
+    assert "letters: starting task 'train/1' took longer than step_timeout_s (0.05 s)" in reason
+
+
+def test_a_replay_that_hangs_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = LateWorld(rewards={"aa": 1.0})
+    policy = PlannedPolicy({"": ["a", "b"], "a": ["b"], "ab": ["b"], "abb": ["b"], "b": ["a"]})
+    setup = replace(_setup(), environment=world, policy=policy)
+    task = world.tasks("train")[0]
+    search = TreeSearch(setup, task)
+    iteration = asyncio.run(search.iterate())
+    resumed = TreeSearch(setup, task)
+    resumed.restore([iteration])
+    monkeypatch.setattr(LateWorld, "is_stuck", True)
+    end = asyncio.run(search_tree(resumed, lambda _: None))
+    assert end.failure is not None
+    assert end.failure.message.startswith(
+        "letters: replaying 1 steps of task 'train/0' took longer"
+    )
+
+
 def test_a_step_in_time_is_what_the_world_says_and_leaves_the_alarm_as_it_was() -> None:
     world = LetterWorld(rewards={})
     world.reset(world.tasks("train")[0])
@@ -82,16 +139,23 @@ def test_a_step_in_time_is_what_the_world_says_and_leaves_the_alarm_as_it_was() 
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
 
 
-def test_other_threads_have_no_limit_and_work() -> None:
-    world = LetterWorld(rewards={})
+def _in_thread(work: Callable[[], object]) -> object:
+    with ThreadPoolExecutor(1) as threads:
+        return threads.submit(work).result()
+
+
+def test_other_threads_have_the_limit_too() -> None:
+    world = HangingWorld(rewards={})
     world.reset(world.tasks("train")[0])
-    texts: list[str] = []
-    thread = threading.Thread(
-        target=lambda: texts.append(asyncio.run(act(world, "a", 0.001)).step.observation.text)
-    )
-    thread.start()
-    thread.join()
-    assert texts == ["So far: a"]
+    branch = _in_thread(lambda: asyncio.run(act(world.fork(), "a", 30.0)))
+    assert isinstance(branch, Branch)
+    assert branch.step.observation.text == "So far: a"
+    hung = _in_thread(lambda: asyncio.run(act(LateStep(rewards={}).begun(), "a", 0.05)))
+    assert isinstance(hung, Branch)
+    assert hung.step.observation.text == TIMED_OUT
+    with pytest.raises(EnvironmentFailure, match="a nap took longer than step_timeout_s"):
+        _in_thread(lambda: in_time(lambda: time.sleep(2), 0.05, "a nap"))
+    assert _in_thread(lambda: in_time(lambda: 3, 30.0, "a number")) == 3
 
 
 def test_a_world_that_blocks_hangs_alone() -> None:

@@ -32,7 +32,7 @@ def _fails(arguments: list[str], capsys: pytest.CaptureFixture[str], status: int
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([*FIT, "--model.lora.rnak", "3"], "did you mean 'model.lora.rank'"),
+        ([*FIT, "--model.lora.rnak", "3"], "did you mean 'rank'"),
         ([*FIT, "--trainer.max_epoch", "3"], "did you mean 'trainer.max_epochs'"),
         ([*FIT, "--model.max_length", "many"], "Given value: many"),
         ([*FIT, "--model.backbone.dtype", "int3"], "int3"),

@@ -6,7 +6,8 @@ import pytest
 
 from lit_qagent import quickstart
 from lit_qagent.core.errors import ConfigError
-from lit_qagent.quickstart import STAGES, Stage, StageRecord, fingerprint, summarise
+from lit_qagent.quickstart import STAGES, Stage, summarise
+from lit_qagent.stages import StageRecord, fingerprint
 
 
 def _write(path: Path, value: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ from lit_qagent.core.records import Task
 from lit_qagent.environments.splits import tasks_of_split
 from lit_qagent.environments.text_games.java import JavaProcess
 from lit_qagent.environments.text_games.packages import known_name, package_file, package_version
+from lit_qagent.environments.text_games.pool import place_of
 from lit_qagent.environments.text_games.simulator import Simulator, SimulatorHost, View
 from lit_qagent.environments.text_games.text_game import GameSpec, TextGame
 
@@ -49,6 +50,8 @@ class TextWorldExpress(TextGame):
         parameters: The game's own parameters, such as ``numLocations``; the rest have its defaults.
         game: What can be chosen for every text game.
         max_steps: Step limit.
+        distinct: Leave out the games that begin as an earlier one of their split does; with few
+            objects many do, and what is held out should not be counted twice.
 
     Raises:
         MissingPackage: The package textworld-express is not installed.
@@ -66,7 +69,9 @@ class TextWorldExpress(TextGame):
         parameters: Mapping[str, int] | None = None,
         game: GameSpec = _DEFAULT_GAME,
         max_steps: int = 30,
+        distinct: bool = False,
     ) -> None:
+        self.distinct = distinct
         self.name_of_game = known_name(name_of_game, _RULES, "game of TextWorldExpress")
         self.parameters = dict(parameters or {})
         self._package = package_version(
@@ -81,10 +86,19 @@ class TextWorldExpress(TextGame):
             split: [self._make_task(seed, split) for seed in range(first, first + _SEEDS_PER_FOLD)]
             for split, first in _FIRST_SEEDS.items()
         }
+        self._distinct: dict[str, list[Task]] = {}
 
     def tasks(self, split: str) -> Sequence[Task]:
-        """Return the thousand tasks of ``train``, ``dev`` or ``test``; needs no Java."""
-        return tasks_of_split(self._tasks, split, self.name)
+        """Return the tasks of ``train``, ``dev`` or ``test``.
+
+        A thousand, and it needs no Java; ``distinct`` starts each of them once and keeps fewer.
+        """
+        tasks = tasks_of_split(self._tasks, split, self.name)
+        if not self.distinct:
+            return tasks
+        if split not in self._distinct:
+            self._distinct[split] = self._leave_out_repeats(tasks)
+        return self._distinct[split]
 
     def instructions(self) -> str:
         """Return the rules of the game, and how commands look."""
@@ -105,7 +119,16 @@ class TextWorldExpress(TextGame):
             "package": f"textworld-express {self._package}",
             "name_of_game": self.name_of_game,
             "parameters": self.parameters,
+            **({"distinct": True} if self.distinct else {}),
         }
+
+    def _leave_out_repeats(self, tasks: Sequence[Task]) -> list[Task]:
+        """Keep the first of all games that begin with one text and one list of commands."""
+        first: dict[tuple[str, tuple[str, ...]], Task] = {}
+        for task in tasks:
+            view = self.pool.start(place_of(self._game_of(task)))
+            first.setdefault((view.text, view.commands), task)
+        return list(first.values())
 
     def _make_task(self, seed: int, split: str) -> Task:
         return Task(

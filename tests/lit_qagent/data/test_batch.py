@@ -111,3 +111,17 @@ def test_to_moves_every_tensor_and_keeps_the_rest() -> None:
     assert len(tensors) == 4 + 9
     assert {tensor.device.type for tensor in tensors} == {"meta"}
     assert moved.tokens.is_branched
+
+
+def test_observations_in_an_episode_are_read_and_not_scored() -> None:
+    episode = TokenSequence([10], [20, 2, 30, 31, 21, 2], observed=((2, 4),))
+    pair = PairTokens(episode, TokenSequence([10], [40]), 1.0, 0.0, depth=0)
+
+    tokens = collate_pairs([pair], "batch").tokens
+
+    assert tokens.token_ids.tolist() == [[10, 20, 2, 30, 31, 21, 2, 40]]
+    assert tokens.targets.tolist() == [20, 2, 21, 2, 40]
+    assert tokens.predictors.tolist() == [0, 1, 4, 5, 0]  # 21 is said after 31
+    assert tokens.sequence_of.tolist() == [0, 0, 0, 0, 1]
+    assert tokens.num_action_tokens.tolist() == [4, 1]
+    assert tokens.last_tokens.tolist() == [6, 7]

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lit_qagent.core.errors import ConfigError, DataError
-from lit_qagent.data.datamodule import PreferenceDataModule, split_tasks
+from lit_qagent.data.datamodule import PreferenceDataModule
 from lit_qagent.data.rendering import SequenceRenderer
+from lit_qagent.data.splitting import split_tasks
 from lit_qagent.policies.chat import ChatRenderer, load_renderer
 from tests.pair_folder import make_pair, make_pairs, write_pairs
 from tests.tiny_model import save_tiny_model

@@ -52,6 +52,31 @@ def test_every_format_gives_the_same_pair(row: dict[str, Any]) -> None:
     assert (pair.q_chosen, pair.q_rejected, pair.depth) == (1.0, 0.0, 0)
 
 
+EPISODE = [says("assistant", "open[door]"), says("user", "A wall."), ANSWER]
+OTHER_EPISODE = [says("assistant", "open[door]"), says("user", "A hall."), OTHER]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": [ASK], "chosen": EPISODE, "rejected": OTHER_EPISODE},
+        # The first action is equal and still no prompt, as the world answered differently.
+        {"chosen": [ASK, *EPISODE], "rejected": [ASK, *OTHER_EPISODE]},
+        {
+            "conversations": [],
+            "chosen": [{"from": "human", "value": "Which box?"}, *EPISODE],
+            "rejected": [{"from": "human", "value": "Which box?"}, *OTHER_EPISODE],
+        },
+    ],
+    ids=["explicit", "implicit", "original"],
+)
+def test_answers_may_be_whole_episodes(row: dict[str, Any]) -> None:
+    pair = one(row)
+
+    assert (pair.prompt, pair.chosen, pair.rejected) == ([ASK], EPISODE, OTHER_EPISODE)
+    assert pair.depth == 0
+
+
 def test_texts_part_between_words() -> None:
     pair = one({"chosen": "Go to the redwood", "rejected": "Go to the red box"})
 
@@ -98,8 +123,12 @@ def test_labels_are_taken_where_there_are_any() -> None:
         ({"prompt": "a", "chosen": "b", "rejected": " "}, "row 0 has an empty rejected action"),
         ({"chosen": [ANSWER], "rejected": [OTHER]}, "no user message before the action"),
         (
-            {"prompt": [ASK], "chosen": [ANSWER, ASK, ANSWER], "rejected": [OTHER]},
-            "chosen must be one assistant message after the prompt, got 3 messages",
+            {"prompt": [ASK], "chosen": [ANSWER, ASK], "rejected": [OTHER]},
+            "chosen must be one assistant message after the prompt, .* got assistant user; mend",
+        ),
+        (
+            {"prompt": [ASK], "chosen": [ANSWER], "rejected": []},
+            "rejected must be one assistant message .* got nothing; mend",
         ),
         (
             {"prompt": [{"from": "robot", "value": "x"}], "chosen": "b", "rejected": "c"},

@@ -11,7 +11,7 @@ import pytest
 from lit_qagent.core.errors import DataError
 from lit_qagent.core.pairs import CARD_FILE, PAIR_FILE
 from lit_qagent.data.pairs import pair_history, read_pairs
-from tests.pair_folder import make_pair, make_pairs, write_card, write_pairs
+from tests.pair_folder import make_episodes, make_pair, make_pairs, write_card, write_pairs
 
 
 @pytest.fixture
@@ -148,4 +148,28 @@ def test_bad_messages_are_refused(
     write_pairs(tmp_path, [make_pair(0, 0), make_pair(1, 0, **changes)])
 
     with pytest.raises(DataError, match=f"row 1.* {message}"):
+        read_pairs(tmp_path)
+
+
+def test_whole_episodes_are_pairs_too(tmp_path: Path) -> None:
+    found = read_pairs(write_pairs(tmp_path, [make_episodes(0), make_episodes(1)]))
+
+    assert [len(pair.chosen) for pair in found.pairs] == [3, 3]
+    assert [len(pair.rejected) for pair in found.pairs] == [5, 5]
+
+
+@pytest.mark.parametrize("messages", [slice(0, 2), slice(1, 3)], ids=["open end", "no action"])
+def test_episodes_begin_and_end_with_an_action(tmp_path: Path, messages: slice) -> None:
+    pair = make_episodes(0)
+    write_pairs(tmp_path, [replace(pair, chosen=pair.chosen[messages])])
+
+    with pytest.raises(DataError, match=r"row 0, chosen must be one .* from an assistant's to"):
+        read_pairs(tmp_path)
+
+
+def test_equal_episodes_are_refused(tmp_path: Path) -> None:
+    pair = make_episodes(0)
+    write_pairs(tmp_path, [replace(pair, rejected=pair.chosen)])
+
+    with pytest.raises(DataError, match="equal chosen and rejected"):
         read_pairs(tmp_path)

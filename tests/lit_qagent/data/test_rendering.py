@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from lit_qagent.core.errors import ConfigError, ContextOverflow
-from lit_qagent.core.records import History, Message
+from lit_qagent.core.records import History, Message, Role
 from lit_qagent.data.rendering import SequenceRenderer
 from lit_qagent.policies.chat import ChatRenderer, load_renderer
 from tests.tiny_model import save_tiny_model
@@ -91,3 +91,38 @@ def test_markers_in_a_message_cannot_end_a_turn_and_are_counted(chat: ChatRender
 def test_a_limit_without_room_for_two_tokens_is_refused(chat: ChatRenderer) -> None:
     with pytest.raises(ConfigError, match=r"max_length must be >= 2 .* got 1"):
         SequenceRenderer(chat, 1)
+
+
+EPISODE = ["open[box]", "It is empty.", "open[bag]", "A coin.", "take[coin]"]
+
+
+def test_an_episode_is_the_whole_chat_and_only_its_actions_are_scored(chat: ChatRenderer) -> None:
+    roles: list[Role] = ["assistant", "user", "assistant", "user"]
+    said = [Message(role=r, content=text) for r, text in zip(roles, EPISODE, strict=False)]
+
+    long, short = SequenceRenderer(chat, 800).render_episodes(HISTORY, [EPISODE, ["go"]])
+
+    assert long.prompt_ids == short.prompt_ids == chat.prompt_ids(HISTORY.messages)
+    before_last = chat.prompt_ids((*HISTORY.messages, *said))
+    assert long.prompt_ids + long.action_ids == before_last + chat.action_ids("take[coin]")
+    scored = [long.action_ids[place] for place in long.scored]
+    assert chat.tokenizer.decode(scored) == (
+        "open[box]<|im_end|>\nopen[bag]<|im_end|>\ntake[coin]<|im_end|>\n"
+    )
+    [first, second] = [chat.tokenizer.decode(long.action_ids[a:b]) for a, b in long.observed]
+    assert first == "<|im_start|>user\nIt is empty.<|im_end|>\n<|im_start|>assistant\n"
+    assert "A coin." in second
+    assert (short.observed, short.scored) == ((), list(range(len(short.action_ids))))
+
+
+def test_an_episode_is_never_cut(chat: ChatRenderer) -> None:
+    [whole] = SequenceRenderer(chat, 800).render_episodes(History(head=HEAD), [EPISODE])
+    needed = len(whole.prompt_ids) + len(whole.action_ids)
+    renderer = SequenceRenderer(chat, needed)
+
+    [fits] = renderer.render_episodes(HISTORY, [EPISODE])
+
+    assert fits == whole
+    assert renderer.counts.dropped_steps == HISTORY.num_steps
+    with pytest.raises(ContextOverflow, match=f"need {needed} tokens"):
+        SequenceRenderer(chat, needed - 1).render_episodes(HISTORY, [EPISODE])

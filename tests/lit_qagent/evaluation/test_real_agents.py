@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from data_collection.agent import SearchTrials
+from data_collection.spec import SearchSpec
 from lit_qagent.agents.prompts import PromptSpec
 from lit_qagent.agents.selection import (
     AdaptiveQSelector,
@@ -34,6 +36,14 @@ AGENTS = {
     ),
     "best_of_2": AgentSpec(selector=FirstSelector(), trials=BestOfTrials(2)),
     "oracle": AgentSpec(selector=OracleSelector(), num_candidates=3),
+    "lats": AgentSpec(
+        selector=FirstSelector(),
+        trials=SearchTrials(SearchSpec(variant="lats", num_iterations=2, num_candidates=3)),
+    ),
+    "q_search": AgentSpec(
+        selector=FirstSelector(),
+        trials=SearchTrials(SearchSpec(variant="q_only", num_iterations=4, num_candidates=3)),
+    ),
 }
 
 
@@ -55,7 +65,7 @@ def test_every_agent_plays_with_a_real_model_and_is_reported(tmp_path: Path) -> 
     EpisodeShard(evaluation).play(scorer, {})
 
     report = write_report(tmp_path / "out")
-    assert report["episodes"] == {"planned": 18, "finished": 18, "failed": 0, "not_played": 0}
+    assert report["episodes"] == {"planned": 24, "finished": 24, "failed": 0, "not_played": 0}
     cost = {name: row["cost"] for name, row in report["agents"].items()}
     # Three decisions; what is legal is always valid.
     assert [cost[name]["requests"] for name in ("q_guided", "most_likely")] == [3, 3]
@@ -63,6 +73,9 @@ def test_every_agent_plays_with_a_real_model_and_is_reported(tmp_path: Path) -> 
     # Two trials of three decisions and a note between them, unless the first one succeeds.
     assert 3 <= cost["q_reflexion"]["requests"] <= 7
     assert cost["oracle"]["environment_steps"] > 3
+    # Each iteration expands once; LATS also scores, rolls out and reflects.
+    assert cost["lats"]["requests"] > cost["q_search"]["requests"] > 1
+    assert report["agents"]["q_search"]["uses"] == "copies of the world"
     assert all(row["invalid_rate"] == 0 for row in report["agents"].values())
     # All that drew what the oracle drew are measured at the root; best_of_2 sampled one only.
     assert report["regret_by_depth"]["q_guided"][0]["decisions"] == 3

@@ -117,10 +117,10 @@ def test_a_failed_episode_is_tried_again(tmp_path: Path) -> None:
 
 def test_overlap_is_refused_before_anything_is_played(tmp_path: Path) -> None:
     evaluation = make_evaluation(tmp_path / "new")
-    seen = evaluation.held_out_tasks()[1].task_id
+    seen = [task.task_id for task in evaluation.held_out_tasks()]
 
-    with pytest.raises(OverlapError, match=f"1 of 4 held-out tasks .*{seen}.*; choose another"):
-        EpisodeShard(evaluation).play(WordScorer(), {"task_ids": [seen]})
+    with pytest.raises(OverlapError, match=f"4 of 4 held-out tasks .*{', '.join(seen)}.*; choose"):
+        EpisodeShard(evaluation).play(WordScorer(), {"task_ids": seen})
 
     assert not (tmp_path / "new").exists()
 

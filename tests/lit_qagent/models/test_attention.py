@@ -7,13 +7,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from lit_qagent.data.batch import TokenBatch, collate_sequences
 from lit_qagent.data.rendering import TokenSequence
-from lit_qagent.models.attention import (
-    block_mask,
-    branch_attention,
-    branch_mask,
-    branches_of,
-    split_rows,
-)
+from lit_qagent.models.attention import branch_attention, branch_mask, branches_of, split_rows
 
 HEAD = list(range(10, 17))
 ROWS = [
@@ -90,51 +84,3 @@ def test_padding_is_in_no_segment() -> None:
         for segment in segments:
             covered[segment.start : segment.end] = [True] * (segment.end - segment.start)
         assert covered == real
-
-
-def test_the_block_mask_of_gpus_is_the_dense_mask() -> None:
-    batch = batch_of_rows()
-    rows, width = batch.token_ids.shape
-
-    found = block_mask(batch.visible_until, compiled=False)
-
-    dense = branch_mask(batch.visible_until)
-    q, k = torch.meshgrid(torch.arange(width), torch.arange(width), indexing="ij")
-    for row in range(rows):
-        cells = found.mask_mod(torch.tensor(row), torch.tensor(0), q, k)
-        assert torch.equal(cells, dense[row, 0])
-    blocks = found.to_dense()  # of 128 x 128 tokens: all of it is one block here
-    assert blocks.shape == (rows, 1, 1, 1)
-    assert blocks.all()
-
-
-def test_blocks_that_no_token_sees_are_skipped_on_gpus() -> None:
-    # Two roots of 256 tokens: neither sees the other, and no block sees a later one.
-    sequences = [TokenSequence(list(range(first, first + 255)), [1]) for first in (1000, 2000)]
-    batch = collate_sequences([sequences])
-
-    blocks = block_mask(batch.visible_until, compiled=False).to_dense()[0, 0]
-
-    assert blocks.tolist() == [[1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 1, 1]]
-
-
-@pytest.mark.gpu
-@pytest.mark.slow
-def test_flex_attention_equals_the_dense_mask_and_compiles_once_for_all_lengths() -> None:
-    from torch._dynamo.utils import counters
-
-    counters.clear()
-    graphs = []
-    for extra in range(6):
-        row = [*ROWS[0], TokenSequence(list(range(100, 200 + 97 * extra)), [1])]
-        batch = collate_sequences([row]).to("cuda")
-        tensors = [t.detach().cuda().requires_grad_() for t in inputs(batch, 2, torch.float32)]
-        dense = dense_attention(batch, *tensors)
-        query, key, value = tensors
-        found, _ = branch_attention(
-            nn.Identity(), query, key, value, None, branches=branches_of(batch)
-        )
-        torch.testing.assert_close(found.transpose(1, 2), dense, atol=1e-3, rtol=1e-3)
-        graphs.append(counters["stats"]["unique_graphs"])
-    # The first length may compile with its size, the second without; no other compiles again.
-    assert len(set(graphs[1:])) == 1

@@ -58,10 +58,10 @@ def reference_q(q_model: QModel, sequences: list[TokenSequence]) -> list[float]:
     model = q_model.backbone.model
     values = []
     with torch.no_grad():
-        for prompt_ids, action_ids in sequences:
-            policy = reference_action_log_prob(model, prompt_ids, action_ids)
+        for sequence in sequences:
+            policy = reference_action_log_prob(model, *sequence)
             with q_model.backbone.reference():
-                base = reference_action_log_prob(model, prompt_ids, action_ids)
+                base = reference_action_log_prob(model, *sequence)
             values.append(0.1 * float(policy - base))
     return values
 
@@ -165,7 +165,7 @@ def test_an_error_of_one_request_leaves_the_others_alone(model: Path, q_model: Q
 
 
 def test_nothing_is_found_in_an_empty_cache() -> None:
-    kept = HistoryCache(LOTS, ("policy",), 2).find([1, 2, 3], 5)
+    kept = HistoryCache(LOTS, ("policy",)).find([1, 2, 3], 5)
     assert kept.num_tokens == 0
     assert kept.memories["policy"].num_new == 5
     assert kept.memories["policy"].num_bytes == 0

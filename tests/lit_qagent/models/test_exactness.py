@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from lit_qagent.data.batch import Sharing, collate_pairs
-from lit_qagent.data.datamodule import render_pair
+from lit_qagent.data.rendered import render_pair
 from lit_qagent.data.rendering import SequenceRenderer
 from lit_qagent.models.backbone import build_backbone
 from lit_qagent.models.q_model import QModel
 from lit_qagent.models.specs import LoraSpec
 from lit_qagent.policies.chat import load_renderer
-from tests.pair_folder import make_pair
+from tests.pair_folder import make_episodes, make_pair
 from tests.reference import reference_action_log_prob
 from tests.tiny_model import save_tiny_model
 from tests.tiny_q_model import tiny_q_model, tiny_spec
@@ -23,8 +23,8 @@ KINDS: list[tuple[str, dict[str, Any]]] = [
     *((kind, {}) for kind in ("llama", "phi", "phi3", "qwen2", "qwen3")),
     ("opt", {**OPT}),
 ]
-# Three pairs of one trajectory and one from elsewhere.
-PAIRS = [make_pair(0, 0), make_pair(0, 1), make_pair(0, 3), make_pair(1, 2)]
+# Three pairs of one trajectory, one from elsewhere, and whole episodes.
+PAIRS = [make_pair(0, 0), make_pair(0, 1), make_pair(0, 3), make_pair(1, 2), make_episodes(0)]
 
 
 def gradients(q_model: QModel, loss: torch.Tensor) -> dict[str, torch.Tensor]:

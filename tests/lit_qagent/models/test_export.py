@@ -9,7 +9,7 @@ import yaml
 from lit_qagent.core.errors import CheckpointError
 from lit_qagent.data.batch import collate_sequences
 from lit_qagent.data.rendering import TokenSequence
-from lit_qagent.models.backbone import decode
+from lit_qagent.models.base_model import decode
 from lit_qagent.models.export import (
     CARD_FILE,
     describe,

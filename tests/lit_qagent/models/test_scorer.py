@@ -9,8 +9,8 @@ import torch
 from lit_qagent.core.errors import ContextOverflow
 from lit_qagent.core.records import History
 from lit_qagent.data.batch import collate_pairs
-from lit_qagent.data.datamodule import render_pair
 from lit_qagent.data.pairs import pair_history
+from lit_qagent.data.rendered import render_pair
 from lit_qagent.data.rendering import SequenceRenderer
 from lit_qagent.models.q_model import QModel
 from lit_qagent.models.scorer import QScorer

@@ -62,3 +62,25 @@ def test_an_error_reaches_everyone_and_take_forgets_it() -> None:
     assert isinstance(taken.exception(), OSError)
     assert start.take() is None
     assert asyncio.run(start.get()) == 3
+
+
+def test_a_value_is_forgotten_once_and_only_while_it_is_the_one() -> None:
+    values = iter(["first", "second"])
+    start = BackgroundStart("builder", lambda: next(values))
+    assert not start.forget("first")
+    first = asyncio.run(start.get())
+    assert start.forget(first)
+    assert not start.forget(first)
+    assert asyncio.run(start.get()) == "second"
+    assert not start.forget(first)
+    assert asyncio.run(start.get()) == "second"
+
+
+def test_a_build_that_failed_is_no_value_to_forget() -> None:
+    def build() -> str:
+        raise OSError("no memory")
+
+    start = BackgroundStart("builder", build)
+    with pytest.raises(OSError, match="no memory"):
+        asyncio.run(start.get())
+    assert not start.forget("value")

@@ -73,3 +73,37 @@ def test_a_folder_without_tokenizer_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     with pytest.raises(ModelError, match=r"tokenizer of model .* cannot be read"):
         load_renderer(str(tmp_path))
+
+
+# Thoughts of earlier turns are left out, as Qwen3's template does, so that an action alone is not
+# found in a chat that ends with it.
+FORGETFUL = """{% for m in messages %}<|im_start|>{{ m['role'] }}
+{% if loop.last and m['role'] == 'assistant' %}<think>
+</think>
+{% endif %}{{ m['content'] }}<|im_end|>
+{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
+{% endif %}"""
+
+
+@pytest.mark.parametrize("template", [None, FORGETFUL])
+def test_an_episode_in_parts_is_the_chat_that_the_agent_sees(
+    tiny_folder: Path, template: str | None
+) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_folder)
+    tokenizer.chat_template = template or tokenizer.chat_template
+    renderer = ChatRenderer(tokenizer)
+    seen = "A room.<|im_end|> Two\n doors."
+    turns = (Message(role="assistant", content="open[1]"), Message(role="user", content=seen))
+
+    parts = renderer.prompt_ids(CHAT) + renderer.action_ids("open[1]")
+    parts += renderer.observation_ids(seen)
+
+    assert parts == renderer.prompt_ids((*CHAT, *turns))
+
+
+def test_a_template_that_changes_what_is_said_renders_no_episode(tiny_folder: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_folder)
+    tokenizer.chat_template = "{% for m in messages %}{{ m['content'] | upper }}{% endfor %}"
+
+    with pytest.raises(ModelError, match=r"changes what the agent says.* train on step-level"):
+        ChatRenderer(tokenizer).observation_ids("A room.")

@@ -15,6 +15,7 @@ from lit_qagent.core.errors import (
 )
 from lit_qagent.core.records import Constraint, Message, Proposal, Sampling
 from lit_qagent.policies import vllm as vllm_policy
+from lit_qagent.policies import vllm_thread
 from lit_qagent.policies.chat import load_renderer
 from lit_qagent.policies.vllm import VLLMPolicy, encode_choices
 from lit_qagent.policies.vllm_engine import EngineSpec, engine_args, prepare_environment
@@ -358,6 +359,28 @@ def test_closing_ends_the_engine_and_a_later_request_starts_another(tmp_path: Pa
     assert propose(policy, "Hi", 1, sampling) == first
     asyncio.run(policy.close())
     asyncio.run(policy.close())
+
+
+@integration
+def test_after_the_death_of_the_engine_the_next_request_starts_another(tmp_path: Path) -> None:
+    folder = save_tiny_model(tmp_path / "tiny")
+    policy = VLLMPolicy(
+        str(folder), dtype="float32", max_model_len=256, max_num_seqs=4, kv_cache_gb=0.05
+    )
+    sampling = Sampling(temperature=0, max_tokens=4)
+    first = propose(policy, "Hi", 1, sampling)
+
+    def break_down() -> None:
+        raise RuntimeError("out of memory")
+
+    vllm_thread._engines[-1].step = break_down
+    with pytest.raises(PolicyFailure, match=r"the vLLM engine died \(RuntimeError: out of memory"):
+        propose(policy, "Hi", 1, sampling)
+    num_engines = len(vllm_thread._engines)
+    assert propose(policy, "Hi", 1, sampling) == first
+    assert len(vllm_thread._engines) == num_engines + 1
+    asyncio.run(policy.close())
+    assert len(vllm_thread._engines) == num_engines
 
 
 @integration

@@ -150,6 +150,7 @@ def test_the_end_of_the_engine_reaches_everyone_and_later_requests(
     with pytest.raises(PolicyFailure, match=message):
         asyncio.run(generate(engine, None, [9]))
     engine.close()
+    assert engine.is_dead is ("died" in message)
     assert scripted.num_shutdowns == 1
 
 

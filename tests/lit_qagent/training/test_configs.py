@@ -7,6 +7,7 @@ import lightning.pytorch as pl
 import pytest
 import yaml
 from lightning.pytorch.cli import LightningCLI
+from lightning.pytorch.strategies import ModelParallelStrategy
 
 from lit_qagent.training.module import StepDPO
 from tests.pair_folder import make_pairs, write_pairs
@@ -53,3 +54,96 @@ def test_a_config_trains_a_shrunken_model(name: str, tmp_path: Path) -> None:
     # 10 tasks of 2 pairs are at most 16 pairs a batch, and one step of up to 64.
     assert cli.trainer.global_step == 1
     assert cli.model.shares_prefixes
+
+
+MONITORED = sorted(path.stem for path in CONFIGS.glob("fit_*.yaml"))
+
+
+@pytest.mark.parametrize("name", MONITORED)
+def test_a_config_keeps_the_last_weights_and_exports_the_best(name: str) -> None:
+    values: dict[str, Any] = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text(encoding="utf-8"))
+    callbacks = [
+        (callback["class_path"].rsplit(".", 1)[1], callback.get("init_args", {}))
+        for callback in values["trainer"].get("callbacks", [])
+    ]
+    saved = {found["filename"]: found for kind, found in callbacks if kind == "ModelCheckpoint"}
+    exports = [found["folder"] for kind, found in callbacks if kind == "ExportCheckpoint"]
+
+    assert len(exports) == 1
+    assert saved["last"]["save_on_exception"] is True
+    if name == "fit_quickstart":  # its published numbers are those of the last weights
+        assert saved.keys() == {"last"}
+        return
+    assert saved.keys() == {"last", "best"}
+    assert (saved["best"]["monitor"], saved["best"]["mode"]) == ("val/accuracy", "max")
+    assert saved["best"]["dirpath"] == saved["last"]["dirpath"]
+    stops = [found for kind, found in callbacks if kind == "EarlyStopping"]
+    assert [found["monitor"] for found in stops] == (
+        ["val/accuracy"] if values["trainer"]["max_epochs"] > 1 else []
+    )
+
+
+# The paper's: context by model, 64 pairs a step, beta of HotPotQA; a LoRA's learning rate is 50 to
+# 200 times the 1e-6 of full fine-tuning.
+@pytest.mark.parametrize(
+    ("name", "model", "context"),
+    [
+        ("fit_phi15", "microsoft/phi-1_5", 2048),  # it knows no more
+        ("fit_phi3_mini", "microsoft/Phi-3-mini-4k-instruct", 4096),
+        ("fit_llama31_8b", "meta-llama/Llama-3.1-8B-Instruct", 4096),
+        ("fit_qwen3_8b", "Qwen/Qwen3-8B", 4096),
+    ],
+)
+def test_a_config_has_the_papers_hyper_parameters(name: str, model: str, context: int) -> None:
+    values: dict[str, Any] = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text(encoding="utf-8"))
+    trainer, settings, data = values["trainer"], values["model"], values["data"]["init_args"]
+    optimizer = settings["optimizer"]
+
+    assert settings["backbone"] == {
+        "name": model,
+        "dtype": "bfloat16",
+        "gradient_checkpointing": True,
+    }
+    assert settings["max_length"] == context
+    assert settings["q_head"]["init_args"] == {"beta": 0.05}
+    assert optimizer["class_path"] == "torch.optim.AdamW"
+    assert optimizer["init_args"]["weight_decay"] == 0
+    assert 50e-6 <= float(optimizer["init_args"]["lr"]) <= 200e-6
+    assert settings["warmup_fraction"] == 0.1
+    assert settings.get("loss", {"name": "sigmoid"})["name"] == "sigmoid"
+    assert (trainer["max_epochs"], data["batch_size"] * trainer["accumulate_grad_batches"]) == (
+        1,
+        64,
+    )
+
+
+def build_with(*arguments: str) -> LightningCLI:
+    return LightningCLI(
+        StepDPO,
+        None,
+        args=list(arguments),
+        run=False,
+        save_config_callback=None,
+        auto_configure_optimizers=False,
+    )
+
+
+def test_the_fsdp2_overlay_is_laid_over_a_config(tmp_path: Path) -> None:
+    config, overlay = shrunken("fit_llama31_8b", tmp_path), CONFIGS / "strategy_fsdp2.yaml"
+
+    cli = build_with("--config", str(config), "--config", str(overlay))
+
+    assert isinstance(cli.trainer.strategy, ModelParallelStrategy)
+    assert (cli.trainer.num_devices, cli.trainer.accumulate_grad_batches) == (2, 2)
+
+
+@pytest.mark.filterwarnings("ignore:.*gradient_checkpointing:FutureWarning")
+def test_the_deepspeed_overlay_trains_with_another_strategy_in_its_place(tmp_path: Path) -> None:
+    config, overlay = shrunken("fit_llama31_8b", tmp_path), CONFIGS / "strategy_deepspeed.yaml"
+    assert yaml.safe_load(overlay.read_text())["trainer"]["strategy"] == "deepspeed_stage_2"
+    one = ("--trainer.strategy", "auto", "--trainer.devices", "1")  # DeepSpeed needs GPUs
+
+    cli = build_with("--config", str(config), "--config", str(overlay), *one)
+    cli.trainer.fit(cli.model, cli.datamodule)
+
+    assert cli.trainer.global_step == 1

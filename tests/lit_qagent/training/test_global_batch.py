@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from lit_qagent.data.datamodule import PreferenceDataModule
+from lit_qagent.models.export import load_q_model
 from lit_qagent.models.specs import LoraSpec
 from lit_qagent.training.module import StepDPO
 from tests.pair_folder import make_pairs, write_pairs
@@ -31,11 +32,19 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_pairs(tmp_path_factory.mktemp("pairs"), make_pairs(NUM_TASKS))
 
 
-def weights_after(model: Path, pairs: Path, accumulate: int = 1, **data: Any) -> dict[str, Any]:  # noqa: ANN401
+def weights_after(
+    model: Path,
+    pairs: Path,
+    accumulate: int = 1,
+    lora: LoraSpec | None = LoraSpec(rank=2),  # noqa: B008 (frozen)
+    reference: Any = "cached",  # noqa: ANN401
+    **data: Any,  # noqa: ANN401
+) -> dict[str, Any]:
     pl.seed_everything(42, verbose=False)
     module = StepDPO(
         tiny_spec(model),
-        LoraSpec(rank=2),
+        lora,
+        reference=reference,
         optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.05),
     )
     trainer = pl.Trainer(
@@ -103,6 +112,7 @@ def weights_of_command(folder: Path, model: Path, pairs: Path, *options: str) ->
         env={**os.environ, "PYTHONPATH": str(_ROOT), "OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr[-3000:]
+    assert "sync_dist" not in done.stderr
     found = torch.load(folder / "last.ckpt", weights_only=True)
     assert found["global_step"] == 10
     weights: dict[str, Any] = found["state_dict"]
@@ -118,3 +128,32 @@ def test_two_processes_train_as_one_does_on_the_same_global_batch(
     two = weights_of_command(tmp_path / "two", model, pairs, *options)
 
     assert_same(two, one, tolerance=1e-5)  # other rows round otherwise
+
+
+@pytest.mark.integration
+def test_two_processes_with_shards_train_as_one_does(
+    model: Path, pairs: Path, tmp_path: Path
+) -> None:
+    done = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("sharded_fit.py")), model, pairs, tmp_path],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=600,
+        env={**os.environ, "PYTHONPATH": str(_ROOT), "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+
+    runs: dict[str, dict[str, Any]] = {"lora": {}, "full": {"lora": None, "reference": "copy"}}
+    for name, settings in runs.items():
+        one = weights_after(model, pairs, batch_size=4, **settings)
+        saved = torch.load(tmp_path / name / "last.ckpt", weights_only=True)
+        assert saved["global_step"] == 10
+        two = saved["state_dict"]
+        assert two.keys() == one.keys()
+        for key, weight in one.items():
+            torch.testing.assert_close(two[key], weight, atol=1e-5, rtol=1e-4)
+        exported = load_q_model(tmp_path / name / "out", tiny_spec(model), trainable=True)
+        trained = {n: p.detach() for n, p in exported.named_parameters() if p.requires_grad}
+        assert {f"q_model.{n}" for n in trained} == two.keys()
+        assert all(torch.equal(w, two[f"q_model.{n}"]) for n, w in trained.items())

@@ -306,11 +306,14 @@ def test_a_checkpoints_head_goes_before_the_given_one_and_says_so(
     model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     start = make_module(model, q_head=ImplicitQHead(beta=0.5))
-    module = make_module(model, checkpoint=export(tmp_path / "start", start))
+    folder = export(tmp_path / "start", start)
 
     with caplog.at_level(logging.WARNING):
-        module.configure_model()
+        make_module(model, checkpoint=folder).configure_model()
+    assert "Q-head" not in caplog.text  # the default was not given
 
+    with caplog.at_level(logging.WARNING):
+        make_module(model, checkpoint=folder, q_head=ImplicitQHead(beta=0.7)).configure_model()
     assert "the checkpoint's Q-head ('implicit', {'beta': 0.5" in caplog.text
 
 

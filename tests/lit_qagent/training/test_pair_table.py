@@ -68,6 +68,9 @@ def test_tau_is_averaged_over_sets_of_siblings() -> None:
     rows = rows_of(pairs, [3.0, 1.0, 3.0, 0.0, 5.0, 4.0, 1.0, 2.0])
 
     assert sibling_tau(columns(rows)) == pytest.approx((1 / 3 + 1) / 2)
+    found = details(rows)
+    assert found["kendall_tau_by_depth/00"] == pytest.approx(1 / 3)
+    assert found["kendall_tau_by_depth/01"] == 1.0
 
 
 def test_calibration_compares_the_means_of_bins() -> None:

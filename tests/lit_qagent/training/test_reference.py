@@ -145,6 +145,10 @@ def test_the_key_changes_with_everything_the_values_depend_on(model: Path) -> No
         ),
         PAIRS[1],
     ]
+    observed = [
+        PAIRS[0]._replace(chosen=TokenSequence([5, 6], [7, 8], observed=((0, 1),))),
+        PAIRS[1],
+    ]
     different = [
         key(),
         key(change="weight"),
@@ -152,6 +156,7 @@ def test_the_key_changes_with_everything_the_values_depend_on(model: Path) -> No
         key(revision="other"),
         key(other_tokens),
         key(moved),
+        key(observed),
         key(PAIRS[::-1]),
         key(PAIRS[:1]),
     ]

@@ -10,7 +10,7 @@ import torch
 
 from lit_qagent.core.pairs import PreferencePair
 from lit_qagent.data.batch import collate_pairs
-from lit_qagent.data.datamodule import render_pair
+from lit_qagent.data.rendered import render_pair
 from lit_qagent.data.rendering import SequenceRenderer
 from lit_qagent.models.specs import BackboneSpec
 from lit_qagent.policies.chat import load_renderer

@@ -112,6 +112,19 @@ def test_the_seeds_are_the_package_s_own(twc: TextWorldExpress) -> None:
 
 
 @pytest.mark.integration
+def test_distinct_leaves_out_games_that_begin_alike() -> None:
+    few = {**TWC, "numItemsToPutAway": 1}
+    world, all_games = (TextWorldExpress(parameters=few, distinct=each) for each in (True, False))
+    starts = [world.fork().reset(task).text for task in world.tasks("test")]
+    ids = [task.task_id for task in all_games.tasks("test")]
+    assert len(set(starts)) == len(starts) < len(ids)
+    assert [task.task_id for task in world.tasks("test")][:2] == ids[:2]
+    assert world.settings()["distinct"] is True
+    assert "distinct" not in all_games.settings()
+    world.close()
+
+
+@pytest.mark.integration
 def test_solutions_earn_everything_and_partial_ones_their_part(twc: TextWorldExpress) -> None:
     task = twc.tasks("dev")[3]
     solved = twc.solve(task)

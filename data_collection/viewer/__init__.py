@@ -1,0 +1,1 @@
+"""A tree store as one HTML page that needs no network."""

@@ -1,0 +1,44 @@
+"""A preference pair as token ids."""
+
+from lit_qagent.core.errors import ContextOverflow, DataError
+from lit_qagent.core.pairs import PreferencePair
+from lit_qagent.core.seeds import derive_seed
+from lit_qagent.data.batch import PairTokens
+from lit_qagent.data.pairs import pair_history
+from lit_qagent.data.rendering import SequenceRenderer
+
+
+def render_pair(pair: PreferencePair, renderer: SequenceRenderer) -> PairTokens | None:
+    """Return the token ids of a pair, or None (counted) if it is longer than the context.
+
+    Raises:
+        DataError: Both actions have the same tokens, or one has none of its own, so there is
+            nothing to learn.
+    """
+    sides = [[message["content"] for message in side] for side in (pair.chosen, pair.rejected)]
+    try:
+        chosen, rejected = renderer.render_episodes(pair_history(pair), sides)
+    except ContextOverflow:
+        return None
+    for name, side in (("chosen", chosen), ("rejected", rejected)):
+        if len(side.action_ids) <= renderer.chat.num_end_tokens:
+            raise DataError(
+                f"the {name} action of task {pair.task_id!r} at depth {pair.depth} has no tokens: "
+                "the tokenizer drops all of its text, so its labels are masked to nothing; remove "
+                "the pair, or use a model whose tokenizer knows its characters"
+            )
+    if chosen.action_ids == rejected.action_ids:
+        raise DataError(
+            f"chosen and rejected of task {pair.task_id!r} at depth {pair.depth} have the same "
+            f"tokens ({sides[0][0][:80]!r}); remove the pair"
+        )
+    return PairTokens(
+        chosen=chosen,
+        rejected=rejected,
+        q_chosen=pair.q_chosen,
+        q_rejected=pair.q_rejected,
+        depth=pair.depth,
+        visits=(pair.visits_chosen, pair.visits_rejected),
+        group=derive_seed(pair.tree_id or pair.task_id),
+        name=f"task {pair.task_id} tree {pair.tree_id} depth {pair.depth}",
+    )

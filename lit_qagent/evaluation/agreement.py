@@ -1,0 +1,114 @@
+"""How far the learned Q ranks sibling actions as a search does: Kendall's tau by depth.
+
+The siblings come from trees of tasks that were not trained on, such as the validation split::
+
+    python -m data_collection collect ... --split valid --store runs/x/valid_trees
+    python -m data_collection pairs --store runs/x/valid_trees --rule all_siblings --output PAIRS
+    python -m lit_qagent predict ... --data.play.siblings PAIRS
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lit_qagent.agents.selection import Scorer
+from lit_qagent.core import manifest
+from lit_qagent.core.errors import ConfigError, OverlapError
+from lit_qagent.core.records import History
+
+AGREEMENT_FILE = "agreement.json"
+_RULE = "all_siblings"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SiblingSet:
+    """Actions after one history, and what a search found each to be worth.
+
+    Attributes:
+        history: The chat before them.
+        values: Action -> ``Q_hat``.
+    """
+
+    history: History
+    values: dict[str, float] = field(default_factory=dict)
+
+
+def read_siblings(folder: Path, lineage: Mapping[str, Any]) -> tuple[list[SiblingSet], str]:
+    """Read the siblings of a folder of pairs; return them with the hash of the pairs.
+
+    Args:
+        folder: Pairs by the rule ``all_siblings``.
+        lineage: ``task_ids`` holds the tasks that the Q-model was trained on.
+
+    Raises:
+        DataError: The folder is missing or damaged.
+        ConfigError: Its pairs were made by another rule, so siblings are missing.
+        OverlapError: The Q-model was trained on some of its tasks.
+    """
+    from lit_qagent.data.pairs import pair_history, read_pairs
+
+    found = read_pairs(folder)
+    rule = found.card.rule.get("name")
+    if rule != _RULE:
+        raise ConfigError(
+            f"play.siblings {str(folder)!r} holds pairs of rule {rule!r}; make them with "
+            f"`python -m data_collection pairs --rule {_RULE}` from trees of held-out tasks"
+        )
+    shared = sorted(set(found.card.task_ids) & set(lineage.get("task_ids", ())))
+    if shared:
+        raise OverlapError(
+            f"{len(shared)} tasks of play.siblings {str(folder)!r} were used to train the Q-model "
+            f"({', '.join(shared[:3])}{', ...' if shared[3:] else ''}); search held-out tasks"
+        )
+    sets: dict[History, SiblingSet] = {}
+    for pair in found.pairs:
+        history = pair_history(pair)
+        values = sets.setdefault(history, SiblingSet(history=history)).values
+        values[pair.chosen[-1]["content"]] = pair.q_chosen
+        values[pair.rejected[-1]["content"]] = pair.q_rejected
+    return list(sets.values()), found.card.pairs_hash
+
+
+async def measure_agreement(sets: Sequence[SiblingSet], scorer: Scorer) -> list[dict[str, Any]]:
+    """Return one row per depth.
+
+    Returns:
+        ``depth``; ``sets`` of siblings with different ``Q_hat``; ``actions`` in them; ``tau``,
+        the mean of Kendall's tau over the sets; ``best_picked``, the share of sets in which the
+        action of highest Q is one of highest ``Q_hat``.
+    """
+    from lit_qagent.training.pair_table import rank_agreement
+
+    by_depth: defaultdict[int, list[tuple[int, float, bool]]] = defaultdict(list)
+    for one in sets:
+        q = await scorer.score(one.history, list(one.values))
+        actions = list(zip(q, one.values.values(), strict=True))
+        tau = rank_agreement(actions)
+        if tau is not None:
+            picked = max(actions)[1] == max(one.values.values())
+            by_depth[one.history.num_steps].append((len(actions), tau, picked))
+    return [
+        {
+            "depth": depth,
+            "sets": len(rows),
+            "actions": sum(count for count, _, _ in rows),
+            "tau": sum(tau for _, tau, _ in rows) / len(rows),
+            "best_picked": sum(picked for _, _, picked in rows) / len(rows),
+        }
+        for depth, rows in sorted(by_depth.items())
+    ]
+
+
+def write_agreement(
+    folder: Path, rows: Sequence[Mapping[str, Any]], identity: Mapping[str, Any]
+) -> None:
+    """Keep the rows in a results folder, with what they were measured on."""
+    manifest.write_json(folder / AGREEMENT_FILE, {**identity, "by_depth": list(rows)})
+
+
+def read_agreement(folder: Path) -> dict[str, Any]:
+    """Return what `write_agreement` wrote; without any, no rows."""
+    path = folder / AGREEMENT_FILE
+    return manifest.read(path, "Results folder") if path.exists() else {"by_depth": []}

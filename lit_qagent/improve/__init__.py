@@ -1,0 +1,1 @@
+"""The self-improvement loop: search, train, and keep a Q-model only if it acts better."""

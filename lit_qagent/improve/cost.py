@@ -1,0 +1,89 @@
+"""What a loop has cost, read from what its stages have written, against its budget."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lit_qagent.evaluation.cost import Prices
+from lit_qagent.evaluation.episodes import TRAJECTORIES_GLOB, read_episodes
+from lit_qagent.improve.record import Record
+
+COUNTS = ("requests", "prompt_tokens", "generated_tokens")
+_PER = 1_000_000
+
+
+class BudgetSpent(Exception):
+    """A limit of the loop was reached."""
+
+
+def count_cost(record: Record, prices: Prices | None) -> dict[str, float]:
+    """Return what all rounds have cost: seconds, requests, tokens and, with prices, dollars."""
+    found = dict.fromkeys(COUNTS, 0.0)
+    for folder in sorted(record.folder.glob("round_*")):
+        for part in (_collected(folder / "trees"), _played(folder / "predict")):
+            for name in COUNTS:
+                found[name] += part[name]
+    cost = {
+        "seconds": round(sum(record.seconds.values()), 1),
+        "requests": found["requests"],
+        "tokens": found["prompt_tokens"] + found["generated_tokens"],
+    }
+    if prices:
+        paid = found["prompt_tokens"] * prices.prompt + found["generated_tokens"] * prices.generated
+        cost["dollars"] = round(paid / _PER, 6)
+    return cost
+
+
+def refuse_overspending(spent: Mapping[str, float], limits: Mapping[str, float]) -> None:
+    """Stop where a limit is reached.
+
+    Raises:
+        BudgetSpent: One is.
+    """
+    for name, limit in limits.items():
+        if spent[name] >= limit:
+            raise BudgetSpent(f"{spent[name]:,.6g} of {limit:,.6g} {name} are spent")
+
+
+def collect_limits(
+    spent: Mapping[str, float],
+    limits: Mapping[str, float],
+    own: Mapping[str, Any],
+    prices: Prices | None,
+) -> list[str]:
+    """Return the options that keep collecting within what is left.
+
+    Args:
+        spent: What the loop has cost.
+        limits: Its budget.
+        own: ``budget`` of the collect config; its limits stay where they are lower.
+        prices: What tokens cost.
+    """
+    options: list[str] = []
+    run = own.get("run") or {}
+    for name, limit in limits.items():
+        left = limit - spent[name]
+        given = run.get(name)
+        if given is None or left < given:
+            whole = name in ("requests", "tokens")
+            options += [f"--budget.run.{name}", str(int(left) if whole else round(left, 6))]
+    if "dollars" in limits and prices:
+        options += ["--budget.dollars_per_million_prompt_tokens", str(prices.prompt)]
+        options += ["--budget.dollars_per_million_generated_tokens", str(prices.generated)]
+    return options
+
+
+def _collected(folder: Path) -> Mapping[str, float]:
+    path = folder / "summary.json"
+    if not path.is_file():
+        return dict.fromkeys(COUNTS, 0)
+    found: dict[str, float] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def _played(folder: Path) -> Mapping[str, float]:
+    if not any(folder.glob(TRAJECTORIES_GLOB)):
+        return dict.fromkeys(COUNTS, 0)
+    episodes = list(read_episodes(folder).episodes.values())
+    return {name: sum(getattr(one, name) for one in episodes) for name in COUNTS}

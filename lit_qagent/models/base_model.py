@@ -1,0 +1,116 @@
+"""The base LLM: loaded, quantised, and refused where it computes what cannot be followed.
+
+The only module that knows bitsandbytes; it is imported when a model is built.
+"""
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from lit_qagent.core.errors import MissingPackage, ModelError
+from lit_qagent.models.attention import register_branch_attention
+from lit_qagent.models.specs import BackboneSpec
+from lit_qagent.policies.pretrained import resolve_model
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+_log = logging.getLogger(__name__)
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+_PROBE_IDS = (0, 1, 2, 3)
+_NOISE = ("dropout", "pdrop", "jitter_noise")  # how configurations name it
+
+
+def decode(model: "PreTrainedModel", **inputs: Any) -> Tensor:  # noqa: ANN401 (models differ)
+    """Run a causal language model without its output layer; returns [R, T, H]."""
+    hidden: Tensor = model.base_model(**inputs, use_cache=False).last_hidden_state
+    return hidden
+
+
+def output_layer(model: "PreTrainedModel") -> nn.Module:
+    """Return the layer from hidden states to logits."""
+    layer: nn.Module = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    return layer
+
+
+def load_base_model(spec: BackboneSpec) -> "PreTrainedModel":
+    """Load an LLM.
+
+    Raises:
+        ModelError: The model cannot be found, read, or used.
+        MissingPackage: bitsandbytes is needed and not installed.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    name = resolve_model(spec.name)
+    try:
+        config = AutoConfig.from_pretrained(name, revision=spec.revision)
+        _switch_noise_off(config)
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+            name,
+            config=config,
+            revision=spec.revision,
+            dtype=_DTYPES[spec.dtype],
+            attn_implementation=_attention(spec),
+            quantization_config=_quantization(spec),
+        )
+    except (OSError, ValueError, ImportError) as error:
+        raise ModelError(
+            f"model {spec.name!r} cannot be loaded as {spec} ({error}); "
+            "give the folder or hub id of a causal language model, or change the setting named"
+        ) from error
+    model.train()  # see Backbone.train
+    _check_output_layer(model, spec.name)
+    if spec.gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    return model
+
+
+def _attention(spec: BackboneSpec) -> str:
+    """Return the name under which transformers knows the attention."""
+    return register_branch_attention() if spec.attention == "sdpa" else spec.attention
+
+
+def _quantization(spec: BackboneSpec) -> Any:  # noqa: ANN401 (a lazily imported class)
+    """Return how transformers shall quantise, or None."""
+    if spec.quantization == "none":
+        return None
+    from importlib.util import find_spec
+
+    from transformers import BitsAndBytesConfig
+
+    if find_spec("bitsandbytes") is None:
+        raise MissingPackage(
+            f"quantization {spec.quantization!r} needs bitsandbytes, which is not installed; "
+            "pip install bitsandbytes, or set quantization to none"
+        )
+    if spec.quantization == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True)  # type: ignore[no-untyped-call]
+    return BitsAndBytesConfig(  # type: ignore[no-untyped-call]
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_compute_dtype=_DTYPES[spec.dtype],
+    )
+
+
+def _switch_noise_off(config: Any) -> None:  # noqa: ANN401 (any model's configuration)
+    """Make training and scoring the same function; with dropout the reference would be random."""
+    for name, value in vars(config).items():
+        if name.endswith(_NOISE) and isinstance(value, float) and value > 0:
+            _log.info("%s of the base model is %s, set to 0", name, value)
+            setattr(config, name, 0.0)
+
+
+@torch.no_grad()
+def _check_output_layer(model: "PreTrainedModel", name: str) -> None:
+    """Refuse models that change logits after the output layer, such as by soft-capping."""
+    ids = torch.tensor([_PROBE_IDS], device=model.device)
+    whole = model(input_ids=ids, use_cache=False).logits.float()
+    ours = output_layer(model)(decode(model, input_ids=ids)).float()
+    if not torch.allclose(whole, ours, rtol=1e-3, atol=1e-3):
+        raise ModelError(
+            f"model {name!r} changes its logits after the output layer (soft-capping or scaling), "
+            "which is not supported; use another model"
+        )

@@ -1,0 +1,144 @@
+"""Agreement of a scorer with the values of a search, from trees to the report."""
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from data_collection.collect import collect
+from data_collection.pairs import build_pairs, write_pairs
+from data_collection.setup import SearchSetup
+from data_collection.spec import SearchSpec
+from data_collection.store import TreeStore
+from lit_qagent.agents.prompts import PromptSpec
+from lit_qagent.core.errors import ConfigError, OverlapError
+from lit_qagent.core.pairs import PreferencePair
+from lit_qagent.core.records import History, Sampling
+from lit_qagent.environments.toy import ToyWorld
+from lit_qagent.evaluation.agreement import measure_agreement, read_siblings
+from lit_qagent.evaluation.callbacks import report_metrics
+from lit_qagent.evaluation.report import write_report
+from lit_qagent.evaluation.shard import EpisodeShard
+from tests.pair_folder import make_pair
+from tests.pair_folder import write_pairs as write_pair_folder
+from tests.toy_players import WordPolicy, WordScorer, make_evaluation
+
+SIBLINGS = {"name": "all_siblings"}
+
+
+class Listed:
+    """Scores by a list of actions, the best one last."""
+
+    def __init__(self, *actions: str) -> None:
+        self.actions = actions
+
+    async def score(self, history: History, candidates: Sequence[str]) -> list[float]:
+        return [float(self.actions.index(text)) for text in candidates]
+
+
+def three_siblings(folder: Path) -> Path:
+    """Three actions at depth 0 worth 0, 0.5 and 1, and two at depth 1."""
+    values = {"open[a]": 0.0, "open[b]": 0.5, "open[c]": 1.0}
+
+    def pair(depth: int, better: str, worse: str) -> PreferencePair:
+        return make_pair(
+            0,
+            depth,
+            chosen=[{"role": "assistant", "content": better}],
+            rejected=[{"role": "assistant", "content": worse}],
+            q_chosen=values[better],
+            q_rejected=values[worse],
+        )
+
+    pairs = [pair(0, "open[c]", "open[b]"), pair(0, "open[c]", "open[a]")]
+    pairs += [pair(0, "open[b]", "open[a]"), pair(1, "open[c]", "open[a]")]
+    return write_pair_folder(folder, pairs, rule=SIBLINGS, task_ids=["task-0"])
+
+
+def test_tau_and_the_best_action_by_depth(tmp_path: Path) -> None:
+    sets, _ = read_siblings(three_siblings(tmp_path), {})
+    assert [(one.history.num_steps, len(one.values)) for one in sets] == [(0, 3), (1, 2)]
+
+    rows = asyncio.run(measure_agreement(sets, Listed("open[a]", "open[c]", "open[b]")))
+
+    # At depth 0 one couple of three is the wrong way round, and the best action is second.
+    assert rows[0] == {
+        "depth": 0,
+        "sets": 1,
+        "actions": 3,
+        "tau": pytest.approx(1 / 3),
+        "best_picked": 0.0,
+    }
+    assert (rows[1]["tau"], rows[1]["best_picked"]) == (1.0, 1.0)
+
+
+def test_other_rules_and_trained_tasks_are_refused(tmp_path: Path) -> None:
+    other = write_pair_folder(tmp_path / "other", [make_pair(0, 0)])
+    with pytest.raises(ConfigError, match=r"holds pairs of rule .*--rule all_siblings"):
+        read_siblings(other, {})
+    with pytest.raises(OverlapError, match=r"1 tasks of play.siblings .* \(task-0\)"):
+        read_siblings(three_siblings(tmp_path / "siblings"), {"task_ids": ["task-0"]})
+
+
+def search_valid_tasks(folder: Path) -> Path:
+    """Search the validation tasks of the toy world and write all siblings."""
+    world = ToyWorld()
+    setup = SearchSetup(
+        environment=world,
+        policy=WordPolicy(),
+        search=SearchSpec(num_iterations=60, num_candidates=8, stop_at_success=False),
+        prompt=PromptSpec(think=False, num_examples=0),
+        sampling=Sampling(),
+        seed=0,
+    )
+    store = TreeStore(folder / "trees")
+    collect(setup, list(world.tasks("valid"))[:3], store, concurrency=2)
+    write_pairs(build_pairs(store, rule="all_siblings"), folder / "siblings")
+    return folder / "siblings"
+
+
+def test_a_report_says_how_far_the_scorer_agrees_with_a_search(tmp_path: Path) -> None:
+    siblings = search_valid_tasks(tmp_path)
+    evaluation = make_evaluation(tmp_path / "out", play={"siblings": siblings})
+    EpisodeShard(evaluation).play(WordScorer(), {})
+
+    report = write_report(tmp_path / "out")
+
+    rows = report["agreement_by_depth"]
+    assert [row["depth"] for row in rows] == [0, 1, 2]
+    # The last word's value is known exactly; earlier ones are means over what was searched.
+    assert rows[2]["tau"] == 1.0
+    assert all(row["tau"] > 0 for row in rows)
+    assert all(row["sets"] > 0 and row["actions"] > row["sets"] for row in rows)
+    for name in ("report.md", "report.html"):
+        assert "Kendall" in (tmp_path / "out" / name).read_text()
+    assert report_metrics(report)["agreement/tau_depth_02"] == 1.0
+
+
+def test_it_is_measured_once_for_one_model_and_one_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    siblings = three_siblings(tmp_path / "siblings")
+    scorer = WordScorer()
+    calls: list[int] = []
+    score = scorer.score
+
+    async def counted(history: History, candidates: Sequence[str]) -> list[float]:
+        calls.append(len(candidates))
+        return await score(history, candidates)
+
+    monkeypatch.setattr(scorer, "score", counted)
+    evaluation = make_evaluation(tmp_path / "out", play={"siblings": siblings})
+    EpisodeShard(evaluation).play(scorer, {})
+    first = len(calls)
+    EpisodeShard(evaluation).play(scorer, {})
+    assert len(calls) == first
+    assert calls.count(3) >= 1
+
+
+def test_without_siblings_the_report_is_silent(tmp_path: Path) -> None:
+    EpisodeShard(make_evaluation(tmp_path / "out")).play(WordScorer(), {})
+    report = write_report(tmp_path / "out")
+    assert report["agreement_by_depth"] == []
+    assert "Kendall" not in (tmp_path / "out" / "report.md").read_text()

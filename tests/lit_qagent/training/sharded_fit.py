@@ -1,0 +1,46 @@
+"""Trains on two CPU processes with FSDP2: ``sharded_fit.py MODEL PAIRS OUTPUT``.
+
+Lightning starts the second process by calling this file again.
+"""
+
+import sys
+from pathlib import Path
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.strategies import ModelParallelStrategy
+
+from lit_qagent.data.datamodule import PreferenceDataModule
+from lit_qagent.models.specs import LoraSpec
+from lit_qagent.training.callbacks import ExportCheckpoint
+from lit_qagent.training.module import StepDPO
+from tests.tiny_q_model import tiny_spec
+
+
+def fit(model: Path, pairs: Path, output: Path, lora: LoraSpec | None) -> None:
+    pl.seed_everything(42, verbose=False)
+    module = StepDPO(
+        tiny_spec(model),
+        lora,
+        reference="copy" if lora is None else "live",
+        optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.05),
+    )
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        devices=2,
+        strategy=ModelParallelStrategy(
+            data_parallel_size=2, tensor_parallel_size=1, save_distributed_checkpoint=False
+        ),
+        max_epochs=2,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[ModelCheckpoint(output, "last"), ExportCheckpoint(output / "out")],
+    )
+    trainer.fit(module, PreferenceDataModule(pairs, batch_size=2))
+
+
+if __name__ == "__main__":
+    for name, spec in (("lora", LoraSpec(rank=2)), ("full", None)):
+        fit(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]) / name, spec)
