@@ -29,6 +29,13 @@ from lit_qagent.models.scorer import QScorer
 from lit_qagent.models.specs import BackboneSpec, LoraSpec
 from lit_qagent.policies.chat import load_renderer
 from lit_qagent.policies.pretrained import resolve_model
+from lit_qagent.training.checks import (
+    check_all_in_memory,
+    check_reference,
+    check_same_model,
+    report_other_head,
+    report_rounding,
+)
 from lit_qagent.training.guards import memory_advice, refuse_bad_gradients, refuse_bad_losses
 from lit_qagent.training.lineage import hash_weights, merge_lineage
 from lit_qagent.training.losses import LossSpec, PairLosses, pair_losses, regression_losses
@@ -36,7 +43,7 @@ from lit_qagent.training.metrics import PreferenceMetrics, preference_accuracy
 from lit_qagent.training.pair_table import details
 from lit_qagent.training.reference import fill_reference
 from lit_qagent.training.resume import rewind_to_last_step
-from lit_qagent.training.sharding import average_gradients, shard
+from lit_qagent.training.sharding import average_gradients, shard_backbone
 
 _log = logging.getLogger(__name__)
 _DEFAULT_MAX_LENGTH = 2048
@@ -105,14 +112,12 @@ class StepDPO(pl.LightningModule):
         start = read_checkpoint(checkpoint) if checkpoint else None
         is_adapted = not is_whole(checkpoint) if checkpoint else lora is not None
         if q_head.needs_reference:
-            _check_reference(reference, is_adapted=is_adapted)
+            check_reference(reference, is_adapted=is_adapted)
         self.q_model: QModel | None = None
         self.max_length = max_length or (start.max_length if start else _DEFAULT_MAX_LENGTH)
         self.lineage: dict[str, Any] = dict(start.lineage) if start else {}
         self.tables: dict[str, Tensor] = {}
-        self.val_metrics = PreferenceMetrics()
-        self.test_metrics = PreferenceMetrics()
-        self.also_metrics = nn.ModuleDict()  # of further held-out sets, by their prefix
+        self.metrics = nn.ModuleDict()  # of each held-out set, by its prefix
         self._backbone = backbone
         self._lora = lora
         self._head = copy.deepcopy(q_head)  # the default is one object for all modules
@@ -142,9 +147,12 @@ class StepDPO(pl.LightningModule):
                 trainable=True,
                 with_original=self._holds_original,
             )
-            self._report_other_settings(self.q_model.head)
-        self._report_rounding()
-        self._shard(self.q_model)
+            report_other_head(used=self.q_model.head, given=self._head, default=_DEFAULT_HEAD)
+        report_rounding(self.q_model.backbone)
+        self._is_sharded = self.device_mesh is not None
+        if self.device_mesh is not None:
+            shard_backbone(self.q_model.backbone, self.device_mesh)
+            self.strict_loading = False  # a `.ckpt` has the trained weights only
         context = self.q_model.backbone.context
         if context is not None and self.max_length > context:
             raise ConfigError(
@@ -155,9 +163,8 @@ class StepDPO(pl.LightningModule):
     def setup(self, stage: str) -> None:
         """Take over the lineage of the pairs that are trained on; make metrics for every set."""
         data = getattr(self.trainer, "datamodule", None)
-        for name in [*self._held_out("val"), *self._held_out("test")]:
-            if name not in ("val", "test"):
-                self.also_metrics[name] = PreferenceMetrics()
+        for prefix in {*self._held_out("val"), *self._held_out("test")}.difference(self.metrics):
+            self.metrics[prefix] = PreferenceMetrics()
         if stage == "fit" and isinstance(data, PreferenceDataModule):
             now = {**data.lineage, TOKENIZER_KEY: self.renderer.chat.fingerprint}
             self.lineage = merge_lineage(now, self.lineage)
@@ -166,10 +173,9 @@ class StepDPO(pl.LightningModule):
         """Compute or read the reference's log-probabilities, once for all epochs."""
         data = getattr(self.trainer, "datamodule", None)
         model = self._model()
-        if isinstance(data, PreferenceDataModule) and data.streaming:
-            self._check_stream(model)
         wanted = self._reference == "cached" and model.head.needs_reference
         if wanted and isinstance(data, PreferenceDataModule):
+            check_all_in_memory(streaming=data.streaming)
             fill_reference(data, model, write=self.trainer.is_global_zero)
 
     @property
@@ -289,7 +295,7 @@ class StepDPO(pl.LightningModule):
             CheckpointError: It is of another base model or tokenizer, or trainable weights are
                 missing, unexpected, or of another shape.
         """
-        self._refuse_other_model(checkpoint)
+        check_same_model(checkpoint, self._backbone, self.renderer.chat)
         expected = {name: tuple(p.shape) for name, p in self._trainable().items()}
         found = {name: tuple(t.shape) for name, t in checkpoint["state_dict"].items()}
         differing = sorted(expected.items() ^ found.items())
@@ -335,8 +341,7 @@ class StepDPO(pl.LightningModule):
         return data.held_out(stage) if isinstance(data, PreferenceDataModule) else [stage]
 
     def _metrics_of(self, prefix: str) -> PreferenceMetrics:
-        own = {"val": self.val_metrics, "test": self.test_metrics}
-        return own[prefix] if prefix in own else self.also_metrics[prefix]  # type: ignore[return-value]
+        return self.metrics[prefix]  # type: ignore[return-value]
 
     def _measure(self, batch: PairBatch, prefix: str) -> None:
         output = self._step(batch)
@@ -387,56 +392,6 @@ class StepDPO(pl.LightningModule):
         check_tokenizer(chat, self.lineage)
         return SequenceRenderer(chat, self.max_length)
 
-    def _refuse_other_model(self, checkpoint: Mapping[str, Any]) -> None:
-        """Check what shapes do not tell: weights of one base model may fit another."""
-        saved = checkpoint.get("hyper_parameters", {}).get("backbone")
-        trained = Path(BackboneSpec(**saved).public_name).name if saved else None
-        now = Path(self._backbone.public_name).name
-        if trained not in (None, now):
-            raise CheckpointError(
-                f"the checkpoint was trained on {trained!r}, model.backbone.name is "
-                f"{self._backbone.name!r}; set it to the former, or give another checkpoint"
-            )
-        check_tokenizer(self.renderer.chat, checkpoint.get("lineage", {}))
-
-    def _report_other_settings(self, head: QHead) -> None:
-        """Say which of the given settings the checkpoint overrules; the default was not given."""
-        default = (_DEFAULT_HEAD.kind, _DEFAULT_HEAD.settings())
-        used, given = (head.kind, head.settings()), (self._head.kind, self._head.settings())
-        if given not in (used, default):
-            _log.warning("the checkpoint's Q-head %s is used, not the one given, %s", used, given)
-
-    def _check_stream(self, model: QModel) -> None:
-        """Refuse what needs all training pairs at once."""
-        if self._reference == "cached" and model.head.needs_reference:
-            raise ConfigError(
-                "model.reference cached needs all training pairs at once, and data.streaming "
-                "keeps none; set it to live (to copy with model.lora null)"
-            )
-
-    def _shard(self, model: QModel) -> None:
-        """Shard the LLM under Lightning's ModelParallelStrategy (FSDP2)."""
-        if self.device_mesh is None:
-            return
-        if self.device_mesh["tensor_parallel"].size() > 1:
-            raise ConfigError(
-                "only data parallel shards are supported; set tensor_parallel_size of "
-                "trainer.strategy to 1 and data_parallel_size to the number of devices"
-            )
-        shard(model.backbone.language_model, self.device_mesh["data_parallel"])
-        if model.backbone.original is not None:
-            shard(model.backbone.original, self.device_mesh["data_parallel"])
-        self._is_sharded = True
-        self.strict_loading = False  # a `.ckpt` has the trained weights only
-
-    def _report_rounding(self) -> None:
-        """Say so if small steps would be rounded away."""
-        if not self._model().backbone.is_adapted and self._backbone.dtype == "bfloat16":
-            _log.warning(
-                "all weights are trained in bfloat16, which rounds small steps away; set "
-                "model.backbone.dtype to float32 and trainer.precision to bf16-mixed"
-            )
-
     def _save_plain_hyperparameters(self) -> None:
         """Keep the arguments as plain values, so that a `.ckpt` loads without pickled objects."""
         head = type(self._head)
@@ -455,19 +410,4 @@ class StepDPO(pl.LightningModule):
                 "checkpoint": None if self._checkpoint is None else str(self._checkpoint),
                 "_instantiator": "lightning.pytorch.cli.instantiate_module",
             }
-        )
-
-
-def _check_reference(reference: str, *, is_adapted: bool) -> None:
-    """Refuse a reference that the model does not have."""
-    if reference == "live" and not is_adapted:
-        raise ConfigError(
-            "model.reference live switches the adapter off, and with model.lora null there is "
-            "none; set it to cached (computed once, before the first step), or to copy (a second "
-            "copy of the model)"
-        )
-    if reference == "copy" and is_adapted:
-        raise ConfigError(
-            "model.reference copy is for model.lora null: with an adapter its switched-off model "
-            "is the reference; set it to live, or to cached"
         )

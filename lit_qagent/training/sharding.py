@@ -11,10 +11,32 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from lit_qagent.core.errors import ConfigError
+from lit_qagent.models.backbone import Backbone
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
     from transformers import PreTrainedModel
+
+
+def shard_backbone(backbone: Backbone, mesh: "DeviceMesh") -> None:
+    """Put an LLM, and the copy that is its reference, into shards.
+
+    Args:
+        backbone: The LLM.
+        mesh: Lightning's, of the dimensions ``data_parallel`` and ``tensor_parallel``.
+
+    Raises:
+        ConfigError: The tensors themselves are to be divided, or the model does not say what its
+            blocks are.
+    """
+    if mesh["tensor_parallel"].size() > 1:
+        raise ConfigError(
+            "only data parallel shards are supported; set tensor_parallel_size of "
+            "trainer.strategy to 1 and data_parallel_size to the number of devices"
+        )
+    shard(backbone.language_model, mesh["data_parallel"])
+    if backbone.original is not None:
+        shard(backbone.original, mesh["data_parallel"])
 
 
 def shard(model: "PreTrainedModel", mesh: "DeviceMesh") -> None:

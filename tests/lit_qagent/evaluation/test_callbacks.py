@@ -200,6 +200,7 @@ def test_metrics_without_a_value_are_left_out() -> None:
         "peak_rss_gb": 0.5,
         "agents": {"q": row, "plain": {"failures": 4}},
         "differences": {"q - plain": nothing},
+        "agreement_by_depth": [],
     }
 
     assert report_metrics(report) == {

@@ -128,9 +128,9 @@ def test_the_lineage_hash_covers_the_tasks() -> None:
     assert "trained_tasks" not in describe_lineage({})
 
 
-def test_overlap_names_some_tasks_and_the_remedy() -> None:
+def test_overlap_names_every_task_and_the_remedy() -> None:
     tasks = [Task(task_id=f"t{i}", instruction="", split="test") for i in range(6)]
 
     check_overlap(tasks, {"task_ids": ["other"]})
-    with pytest.raises(OverlapError, match=r"^5 of 6 .*\(t1, t2, t3, \.\.\.\); choose another"):
+    with pytest.raises(OverlapError, match=r"^5 of 6 .*\(t1, t2, t3, t4, t5\); choose another"):
         check_overlap(tasks, {"task_ids": [f"t{i}" for i in range(1, 9)]})

@@ -80,7 +80,8 @@ def test_training_learns_which_action_is_better(model: Path, pairs: Path) -> Non
     details = {"kendall_tau", "calibration_error", "length_correlation"}
     for part in ("low", "middle"):  # of two pairs no third is high
         details |= {f"accuracy_by_margin/{part}", f"accuracy_by_visits/{part}"}
-    details |= {f"accuracy_by_depth/{depth:02d}" for depth in range(2)}
+    for depth in range(2):
+        details |= {f"accuracy_by_depth/{depth:02d}", f"kendall_tau_by_depth/{depth:02d}"}
     found = {name for name in metrics if name.startswith("val/")}
     assert found == {f"val/{name}" for name in names | details}
     assert metrics["train/loss"] < 0.4  # log 2 = 0.69 untrained

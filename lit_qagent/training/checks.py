@@ -1,0 +1,90 @@
+"""Settings and checkpoints that do not go together, and what is said of those that hardly do."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lit_qagent.core.errors import CheckpointError, ConfigError
+from lit_qagent.data.tokenizers import check_tokenizer
+from lit_qagent.models.backbone import Backbone
+from lit_qagent.models.q_heads import QHead
+from lit_qagent.models.specs import BackboneSpec
+from lit_qagent.policies.chat import ChatRenderer
+
+_log = logging.getLogger(__name__)
+
+
+def check_reference(reference: str, *, is_adapted: bool) -> None:
+    """Refuse a reference that the model does not have.
+
+    Raises:
+        ConfigError: ``live`` without an adapter, or ``copy`` with one.
+    """
+    if reference == "live" and not is_adapted:
+        raise ConfigError(
+            "model.reference live switches the adapter off, and with model.lora null there is "
+            "none; set it to cached (computed once, before the first step), or to copy (a second "
+            "copy of the model)"
+        )
+    if reference == "copy" and is_adapted:
+        raise ConfigError(
+            "model.reference copy is for model.lora null: with an adapter its switched-off model "
+            "is the reference; set it to live, or to cached"
+        )
+
+
+def check_all_in_memory(*, streaming: bool) -> None:
+    """Refuse a cached reference of pairs that are streamed.
+
+    Raises:
+        ConfigError: They are.
+    """
+    if streaming:
+        raise ConfigError(
+            "model.reference cached needs all training pairs at once, and data.streaming "
+            "keeps none; set it to live (to copy with model.lora null)"
+        )
+
+
+def check_same_model(
+    checkpoint: Mapping[str, Any], backbone: BackboneSpec, chat: ChatRenderer
+) -> None:
+    """Check what shapes do not tell: weights of one base model may fit another.
+
+    Args:
+        checkpoint: What a `.ckpt` holds.
+        backbone: The base model now.
+        chat: Its tokenizer.
+
+    Raises:
+        CheckpointError: It was trained on another base model or tokenizer.
+    """
+    saved = checkpoint.get("hyper_parameters", {}).get("backbone")
+    trained = Path(BackboneSpec(**saved).public_name).name if saved else None
+    if trained not in (None, Path(backbone.public_name).name):
+        raise CheckpointError(
+            f"the checkpoint was trained on {trained!r}, model.backbone.name is "
+            f"{backbone.name!r}; set it to the former, or give another checkpoint"
+        )
+    check_tokenizer(chat, checkpoint.get("lineage", {}))
+
+
+def report_other_head(*, used: QHead, given: QHead, default: QHead) -> None:
+    """Say so if the checkpoint overrules a head that was given; the default was not given."""
+    described = {id(head): (head.kind, head.settings()) for head in (used, given, default)}
+    if described[id(given)] not in (described[id(used)], described[id(default)]):
+        _log.warning(
+            "the checkpoint's Q-head %s is used, not the one given, %s",
+            described[id(used)],
+            described[id(given)],
+        )
+
+
+def report_rounding(backbone: Backbone) -> None:
+    """Say so if small steps would be rounded away."""
+    if not backbone.is_adapted and backbone.spec.dtype == "bfloat16":
+        _log.warning(
+            "all weights are trained in bfloat16, which rounds small steps away; set "
+            "model.backbone.dtype to float32 and trainer.precision to bf16-mixed"
+        )
