@@ -42,7 +42,7 @@ class AllEngines(Policy):
         seed: int | None = None,
     ) -> list[Proposal]:
         """Refuse."""
-        raise NotImplementedError("requests go to the engine actors")
+        raise RuntimeError("requests go to the engine actors")
 
     def settings(self) -> dict[str, Any]:
         """Return nothing: nobody asks."""

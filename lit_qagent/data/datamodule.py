@@ -22,7 +22,7 @@ from lit_qagent.data.held_out import (
 )
 from lit_qagent.data.loader import PairLoader
 from lit_qagent.data.planning import BatchPlan, Limits, group_pairs
-from lit_qagent.data.rendered import render_pair
+from lit_qagent.data.rendered import render_pair, report_lengths
 from lit_qagent.data.rendering import SequenceRenderer
 from lit_qagent.data.sources import PairSource, mixed, read_sources, scan_sources
 from lit_qagent.data.splitting import check_fractions, split_tasks
@@ -306,7 +306,7 @@ class PreferenceDataModule(pl.LightningDataModule):
             tokens = render_pair(pair, renderer)
             if tokens is not None:
                 splits[split_of[pair.task_id]].append(tokens)
-        _report(splits, renderer)
+        report_lengths(splits, renderer)
         return splits
 
     def _check_splits(self, splits: Mapping[str, Sized]) -> None:
@@ -385,17 +385,3 @@ def num_trained_batches(trainer: pl.Trainer) -> int:
 
 def _collate(pairs: list[PairTokens], sharing: Sharing, indices: list[int]) -> PairBatch:
     return collate_pairs([pairs[i] for i in indices], sharing)
-
-
-def _report(splits: dict[str, list[PairTokens]], renderer: SequenceRenderer) -> None:
-    counts = renderer.counts
-    _log.info("pairs: %s", ", ".join(f"{len(p)} {name}" for name, p in splits.items()))
-    if counts.shortened or counts.too_long:
-        _log.warning(
-            "context limit of %d tokens: %d pairs lost their oldest steps (%d steps), "
-            "%d pairs were dropped as head and action alone are longer",
-            renderer.max_length,
-            counts.shortened,
-            counts.dropped_steps,
-            counts.too_long,
-        )

@@ -1,11 +1,16 @@
 """A preference pair as token ids."""
 
+import logging
+from collections.abc import Mapping, Sized
+
 from lit_qagent.core.errors import ContextOverflow, DataError
 from lit_qagent.core.pairs import PreferencePair
 from lit_qagent.core.seeds import derive_seed
 from lit_qagent.data.batch import PairTokens
 from lit_qagent.data.pairs import pair_history
 from lit_qagent.data.rendering import SequenceRenderer
+
+_log = logging.getLogger(__name__)
 
 
 def render_pair(pair: PreferencePair, renderer: SequenceRenderer) -> PairTokens | None:
@@ -42,3 +47,18 @@ def render_pair(pair: PreferencePair, renderer: SequenceRenderer) -> PairTokens 
         group=derive_seed(pair.tree_id or pair.task_id),
         name=f"task {pair.task_id} tree {pair.tree_id} depth {pair.depth}",
     )
+
+
+def report_lengths(splits: Mapping[str, Sized], renderer: SequenceRenderer) -> None:
+    """Say how many pairs each split has, and what the context limit has cost."""
+    counts = renderer.counts
+    _log.info("pairs: %s", ", ".join(f"{len(p)} {name}" for name, p in splits.items()))
+    if counts.shortened or counts.too_long:
+        _log.warning(
+            "context limit of %d tokens: %d pairs lost their oldest steps (%d steps), "
+            "%d pairs were dropped as head and action alone are longer",
+            renderer.max_length,
+            counts.shortened,
+            counts.dropped_steps,
+            counts.too_long,
+        )

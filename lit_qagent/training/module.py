@@ -2,7 +2,6 @@
 
 import copy
 import logging
-import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -13,7 +12,6 @@ import torch
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LambdaLR
 
 from lit_qagent.agents.selection import Scorer
 from lit_qagent.core.errors import CheckpointError, ConfigError
@@ -43,11 +41,12 @@ from lit_qagent.training.metrics import PreferenceMetrics, preference_accuracy
 from lit_qagent.training.pair_table import details
 from lit_qagent.training.reference import fill_reference
 from lit_qagent.training.resume import rewind_to_last_step
+from lit_qagent.training.schedule import with_warmup
 from lit_qagent.training.sharding import average_gradients, shard_backbone
 
 _log = logging.getLogger(__name__)
 _DEFAULT_MAX_LENGTH = 2048
-_DEFAULT_HEAD = ImplicitQHead(beta=0.1)
+_DEFAULT_HEAD = ImplicitQHead(beta=0.1)  # as below, where `--print_config` has to read it
 
 
 class EpisodeShard(Protocol):
@@ -98,7 +97,7 @@ class StepDPO(pl.LightningModule):
         self,
         backbone: BackboneSpec = BackboneSpec(),  # noqa: B008 (frozen)
         lora: LoraSpec | None = LoraSpec(),  # noqa: B008 (frozen)
-        q_head: QHead = _DEFAULT_HEAD,  # copied
+        q_head: QHead = ImplicitQHead(beta=0.1),  # noqa: B008 (copied)
         loss: LossSpec = LossSpec(),  # noqa: B008 (frozen)
         reference: Literal["cached", "live", "copy"] = "cached",
         optimizer: OptimizerCallable = torch.optim.AdamW,
@@ -263,19 +262,7 @@ class StepDPO(pl.LightningModule):
     def configure_optimizers(self) -> Any:  # noqa: ANN401 (Lightning's union of dictionaries)
         """Make the optimizer of the trainable weights, with linear warm-up."""
         optimizer = self._optimizer([p for p in self.parameters() if p.requires_grad])
-        if not self._warmup_fraction:
-            return optimizer
-        streams = getattr(getattr(self.trainer, "datamodule", None), "streaming", False)
-        if self.trainer.max_steps == -1 and (streams or self.trainer.max_epochs == -1):
-            raise ConfigError(
-                "model.warmup_fraction needs to know the number of steps; set trainer.max_epochs "
-                "(not enough with data.streaming) or trainer.max_steps, or warmup_fraction to 0"
-            )
-        scheduler = LambdaLR(optimizer, lambda step: self._warmup(step))
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
-        }
+        return with_warmup(optimizer, self.trainer, self._warmup_fraction)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep trainable weights only; add lineage and the metrics of the moment."""
@@ -362,15 +349,6 @@ class StepDPO(pl.LightningModule):
             found = {f"{prefix}/{name}": x for name, x in details(self.tables[prefix]).items()}
             # Each process has gathered all rows, so their mean over processes is the same.
             self.log_dict(found, sync_dist=True)
-
-    def _warmup(self, step: int) -> float:
-        """Return the factor of the learning rate, as transformers' constant schedule has it."""
-        if not step:
-            # The number of steps must not be asked for before training has started: that would
-            # set up the loader before a resumed run could tell it where to go on.
-            return 0.0
-        num_steps = self.trainer.estimated_stepping_batches
-        return min(1.0, step / math.ceil(self._warmup_fraction * num_steps))
 
     def _model(self) -> QModel:
         if self.q_model is None:
