@@ -10,8 +10,8 @@ On a CPU the figures are CPU seconds, which other work on the machine does not c
 stand beside. Ours takes whole trajectories as batches; `ours, TRL's batches` the very batches of 4
 that TRL gets. `TRL as on GPUs` has its output layer on answer positions only, `TRL stock` is what
 it does on a CPU (on the first two pairs, which are short: a minute and ten gigabytes less, in its
-favour). TRL is given the reference log-probabilities of the long pairs unless --own-reference is set; those of the short
-pairs it always computes itself.
+favour). TRL is given the reference log-probabilities of the long pairs unless --own-reference is
+set; those of the short pairs it always computes itself.
 
 --depths: a trajectory of each depth; TRL is timed on its first, middle and last pair, one at a
 time, and their mean stands for all (the pairs' lengths grow evenly).
