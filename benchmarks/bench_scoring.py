@@ -29,7 +29,7 @@ from rows import add_json_option, peak_rss_gb, run_side, show
 from lit_qagent.core.records import History, Message
 from lit_qagent.core.seeds import derive_seed
 from lit_qagent.data.batch import collate_sequences
-from lit_qagent.data.rendering import SequenceRenderer
+from lit_qagent.data.rendering import SequenceRenderer, TokenSequence
 from lit_qagent.models.backbone import build_backbone
 from lit_qagent.models.q_heads import ImplicitQHead, QHead, ScalarQHead
 from lit_qagent.models.q_model import QModel
@@ -121,13 +121,14 @@ def run_original(num_candidates: int) -> dict[str, Any]:
     began = time.process_time()
     with reference.reference(), torch.inference_mode():
         scores = [
-            [BETA * (full_log_prob(policy.model, *s) - full_log_prob(reference.model, *s))]
+            [BETA * (full_log_prob(policy.model, s) - full_log_prob(reference.model, s))]
             for s in rendered
         ]
     return result(scores, len(rendered), time.process_time() - began)
 
 
-def full_log_prob(model: torch.nn.Module, prompt_ids: list[int], action_ids: list[int]) -> float:
+def full_log_prob(model: torch.nn.Module, sequence: TokenSequence) -> float:
+    prompt_ids, action_ids = sequence.prompt_ids, sequence.action_ids
     logits = model(input_ids=torch.tensor([prompt_ids + action_ids])).logits.float()
     log_probs = torch.log_softmax(logits, dim=-1)[0, len(prompt_ids) - 1 : -1]
     return float(log_probs.gather(-1, torch.tensor(action_ids)[:, None]).sum())
