@@ -2,7 +2,7 @@
 
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning.pytorch as pl
 import torch
@@ -73,10 +73,14 @@ class ExportCheckpoint(pl.Callback):
 
     Args:
         folder: Where to write; an older checkpoint there is replaced.
+        dtype: Precision of the written weights; None keeps that of training, which is float32 for
+            adapters, whatever the backbone's. ``bfloat16`` halves the folder and rounds each weight
+            by at most 0.4 %.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, dtype: Literal["bfloat16", "float32"] | None = None) -> None:
         self.folder = Path(folder)
+        self.dtype = dtype
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the folder; the module keeps its last weights."""
@@ -98,7 +102,8 @@ class ExportCheckpoint(pl.Callback):
             lineage=pl_module.lineage,
             metrics=metrics,
         )
-        of_model = {name.removeprefix("q_model."): weight for name, weight in weights.items()}
+        dtype = getattr(torch, self.dtype) if self.dtype else None
+        of_model = {n.removeprefix("q_model."): weight.to(dtype=dtype) for n, weight in weights.items()}
         save_checkpoint(self.folder, pl_module.q_model, card, of_model)
         _log.info("checkpoint with the %s weights: %s", "best" if best else "last", self.folder)
 

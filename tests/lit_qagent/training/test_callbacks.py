@@ -10,6 +10,7 @@ import torch
 import yaml
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningCLI
+from safetensors.torch import load_file
 
 from lit_qagent.core.errors import ConfigError
 from lit_qagent.data.datamodule import PreferenceDataModule
@@ -71,6 +72,21 @@ def test_the_last_weights_are_exported_where_nothing_is_monitored(
     card = read_checkpoint(tmp_path / "out")
     assert card.lineage == module.lineage
     assert card.metrics["val/loss"] == float(trainer.callback_metrics["val/loss"])
+
+
+def test_weights_can_be_exported_in_half_the_bytes(
+    model: Path, pairs: Path, tmp_path: Path
+) -> None:
+    module = make_module(model)
+
+    fit(module, pairs, ExportCheckpoint(tmp_path / "out", dtype="bfloat16"))
+
+    saved = load_file(tmp_path / "out" / "adapter" / "adapter_model.safetensors")
+    assert {weight.dtype for weight in saved.values()} == {torch.bfloat16}
+    exported = adapter_weights(load_q_model(tmp_path / "out", tiny_spec(model)))
+    assert {weight.dtype for weight in exported} == {torch.float32}
+    for found, trained in zip(exported, adapter_weights(module), strict=True):
+        assert torch.equal(found, trained.bfloat16().float())
 
 
 def test_the_best_weights_are_exported_with_their_metrics_and_the_module_keeps_its_last(
