@@ -103,7 +103,9 @@ class ExportCheckpoint(pl.Callback):
             metrics=metrics,
         )
         dtype = getattr(torch, self.dtype) if self.dtype else None
-        of_model = {n.removeprefix("q_model."): weight.to(dtype=dtype) for n, weight in weights.items()}
+        of_model = {
+            n.removeprefix("q_model."): weight.to(dtype=dtype) for n, weight in weights.items()
+        }
         save_checkpoint(self.folder, pl_module.q_model, card, of_model)
         _log.info("checkpoint with the %s weights: %s", "best" if best else "last", self.folder)
 
