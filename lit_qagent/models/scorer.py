@@ -1,6 +1,7 @@
 """Scores candidate actions with a Q-model: the same rendering and formula as in training."""
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,6 +15,7 @@ from lit_qagent.data.rendering import RenderingCounts, SequenceRenderer, TokenSe
 from lit_qagent.models.cached_scoring import CachedScoring
 from lit_qagent.models.q_model import QModel
 
+_log = logging.getLogger(__name__)
 DEFAULT_CACHE_GB = 2.0
 
 
@@ -45,6 +47,14 @@ class QScorer:
         self._waiting: deque[_Request] = deque()
         self._cached = CachedScoring(q_model, max_bytes=int(cache_gb * 1e9))
         self._shares = q_model.backbone.shares_prefixes(renderer.max_length)
+        self._keeps = self._shares and q_model.backbone.spec.attention == "sdpa"
+        if not self._keeps:
+            _log.warning(
+                "every decision computes its whole history again, as %s with attention %r cannot "
+                "share prefixes here; the scores are the same",
+                q_model.backbone.spec.name,
+                q_model.backbone.spec.attention,
+            )
 
     @property
     def counts(self) -> RenderingCounts:
@@ -94,7 +104,7 @@ class QScorer:
     def _score(self, asked: list[list[TokenSequence]]) -> list[list[float]]:
         # Grad mode belongs to a thread, so it is set here and not by the caller.
         with torch.inference_mode():
-            if self._shares and self._q_model.backbone.spec.attention == "sdpa":
+            if self._keeps:
                 return self._cached.score(asked)
             return [self._score_whole(sequences) for sequences in asked]
 

@@ -73,7 +73,7 @@ class StepDPO(pl.LightningModule):
     """Trains a Q-model on step-level preference pairs, and lends it to agents at ``predict``.
 
     Args:
-        backbone: Which LLM.
+        backbone: Which LLM; None takes the checkpoint's, held as in training, else SmolLM2-135M.
         lora: Its adapter; null trains all weights. Not used with a checkpoint, which brings its
             own adapter or weights.
         q_head: From log-probabilities to Q; a checkpoint's own head goes before it.
@@ -95,7 +95,7 @@ class StepDPO(pl.LightningModule):
 
     def __init__(  # noqa: PLR0913 (the sections of the YAML)
         self,
-        backbone: BackboneSpec = BackboneSpec(),  # noqa: B008 (frozen)
+        backbone: BackboneSpec | None = None,
         lora: LoraSpec | None = LoraSpec(),  # noqa: B008 (frozen)
         q_head: QHead = ImplicitQHead(beta=0.1),  # noqa: B008 (copied)
         loss: LossSpec = LossSpec(),  # noqa: B008 (frozen)
@@ -117,7 +117,7 @@ class StepDPO(pl.LightningModule):
         self.lineage: dict[str, Any] = dict(start.lineage) if start else {}
         self.tables: dict[str, Tensor] = {}
         self.metrics = nn.ModuleDict()  # of each held-out set, by its prefix
-        self._backbone = backbone
+        self._backbone = backbone or (start.backbone if start else BackboneSpec())
         self._lora = lora
         self._head = copy.deepcopy(q_head)  # the default is one object for all modules
         self._loss = loss

@@ -11,7 +11,10 @@ from transformers import AutoModelForCausalLM
 from lit_qagent.core.errors import ConfigError, ModelError
 from lit_qagent.data.batch import TokenBatch, collate_sequences
 from lit_qagent.data.rendering import TokenSequence
+from lit_qagent.models import sharing
+from lit_qagent.models.attention import branch_mask
 from lit_qagent.models.backbone import build_backbone
+from lit_qagent.models.sharing import Way, keeps_branches_apart
 from lit_qagent.models.specs import BackboneSpec, LoraSpec
 from tests.reference import reference_action_log_prob
 from tests.tiny_model import save_tiny_model
@@ -19,6 +22,7 @@ from tests.tiny_q_model import tiny_q_model, tiny_spec
 
 PROMPT = list(range(40, 70))
 ACTIONS = ([71, 72, 2], [71, 90, 91, 92, 2])
+WAYS: tuple[Way, ...] = ("branches", "mask")
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +125,25 @@ def test_a_model_with_windows_does_not_share_prefixes(model: Path) -> None:
     assert not windowed.backbone.shares_prefixes(100)
     with pytest.raises(ConfigError, match=r"cannot share prefixes .* set data.sharing to none"):
         windowed(one_row())
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_rounding_is_not_taken_for_branches_that_see_each_other(
+    tmp_path: Path, dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Deep, and with an adapter that has learnt a lot: bfloat16 rounds its states roughly.
+    folder = save_tiny_model(tmp_path, num_hidden_layers=12)
+    backbone = tiny_q_model(tiny_spec(folder, dtype=dtype)).backbone
+    for name, parameter in backbone.named_parameters():
+        if "lora_B" in name:
+            parameter.data *= 5
+
+    assert all(keeps_branches_apart(backbone, way) for way in WAYS)
+
+    monkeypatch.setattr(
+        sharing, "branch_mask", lambda ends: torch.ones_like(branch_mask(ends)).tril()
+    )
+    assert not keeps_branches_apart(backbone, "mask")
 
 
 def test_the_context_is_the_models(model: Path) -> None:

@@ -69,15 +69,22 @@ def test_candidates_do_not_see_each_other(model: Path, q_model: QModel, history:
     assert len(set(together)) == 3
 
 
-def test_a_model_that_cannot_share_prefixes_scores_the_same(
-    model: Path, q_model: QModel, history: History
+def test_a_model_that_cannot_share_prefixes_scores_the_same_and_says_what_it_costs(
+    model: Path,
+    q_model: QModel,
+    history: History,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    scorer = QScorer(q_model, make_renderer(model))
-    expected = asyncio.run(scorer.score(history, ACTIONS))
+    expected = asyncio.run(QScorer(q_model, make_renderer(model)).score(history, ACTIONS))
+    assert "whole history again" not in caplog.text
+    kinds = ["full_attention", "sliding_attention"]
+    monkeypatch.setattr(q_model.backbone.language_model.config, "layer_types", kinds, raising=False)
 
-    q_model.backbone.language_model.config.layer_types = ["full_attention", "sliding_attention"]
+    scorer = QScorer(q_model, make_renderer(model))
 
     assert asyncio.run(scorer.score(history, ACTIONS)) == pytest.approx(expected, abs=1e-5)
+    assert "every decision computes its whole history again" in caplog.text
 
 
 def test_many_episodes_may_ask_at_once(model: Path, q_model: QModel, history: History) -> None:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -301,6 +302,17 @@ def test_training_goes_on_from_a_checkpoint_and_remembers_its_tasks(
     assert "old-task" in module.lineage["task_ids"]
     assert "task-0" in module.lineage["task_ids"]
     assert module.lineage["earlier_pairs"] == ["earlier"]
+
+
+def test_without_a_backbone_the_checkpoints_is_held_as_in_training(
+    model: Path, tmp_path: Path
+) -> None:
+    folder = export(tmp_path / "start", make_module(model))
+
+    held = StepDPO(checkpoint=folder).hparams["backbone"]
+
+    assert (held["name"], held["dtype"]) == ("tiny-model", "float32")
+    assert StepDPO().hparams["backbone"] == asdict(BackboneSpec())
 
 
 def test_a_checkpoints_head_goes_before_the_given_one_and_says_so(
