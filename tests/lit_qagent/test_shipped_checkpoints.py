@@ -1,0 +1,95 @@
+"""The checkpoints of the repository: whole, small, fit for their configs, and of some use."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lit_qagent.core.records import History, Message
+from lit_qagent.models.checkpoint_scorer import CheckpointScorer
+from lit_qagent.models.export import read_checkpoint
+
+ROOT = Path(__file__).parents[2]
+KITCHEN = (
+    "You are in the kitchen. In one part of the room you see a stove. There is also an oven. In "
+    "another part of the room you see a fridge that is open, that has a raw pork chop and some "
+    "lettuce in it. In one part of the room you see a counter that has a banana, and a cookbook "
+    "on it."
+)
+RECIPE = """Gather all following ingredients and follow the directions to prepare this tasty meal.
+
+Ingredients:
+  pork chop
+  banana
+
+Directions:
+  slice the pork chop
+  fry the pork chop
+  chop the banana
+  prepare meal"""
+WALL_ART = "canvas wall art with solid wood with color: red fox, and size: 8x10 inch"
+RESULTS = """1. Canvas Wall Art Wooden Frame Ready to Hang..., $19.98
+2. Sencillez Canvas Wall Art Abstract..., $59.99"""
+OPTIONS = """color: red fox, blue bird
+size: 8x10 inch, 12x16 inch, 16x24 inch"""
+
+
+@pytest.mark.parametrize("world", ["webshop", "cookingworld"])
+def test_a_checkpoint_is_small_and_what_its_config_plays_with(world: str) -> None:
+    folder = ROOT / "checkpoints" / world
+    config = yaml.safe_load((ROOT / "configs" / f"predict_{world}.yaml").read_text("utf-8"))
+
+    card = read_checkpoint(folder)
+
+    assert config["model"]["checkpoint"] == f"checkpoints/{world}"
+    assert Path(card.backbone.name).name == config["model"]["backbone"]["name"]
+    assert card.lineage["task_ids"]
+    files = [file for file in folder.rglob("*") if file.is_file()]
+    assert sum(file.stat().st_size for file in files) < 6_000_000
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(
+    ("world", "rules", "said", "better", "worse"),
+    [
+        (
+            "webshop",
+            "Buy the product that fits the instruction: open it, choose the options asked for, "
+            "then buy.",
+            [
+                f"Instruction: Find me {WALL_ART}, and price lower than 60.00 dollars",
+                f"search[{WALL_ART}]",
+                RESULTS,
+                "click[1]",
+                OPTIONS,
+            ],
+            "click[8x10 inch]",
+            "click[12x16 inch]",
+        ),
+        (
+            "cookingworld",
+            "You play a text game.",
+            [KITCHEN, "read cookbook", RECIPE],
+            "take pork chop",
+            "take lettuce",
+        ),
+    ],
+)
+def test_a_checkpoint_tells_a_good_action_from_a_bad_one(
+    world: str, rules: str, said: list[str], better: str, worse: str
+) -> None:
+    one_command = f"{rules}\nIn each turn answer with one command and nothing else."
+    first, *rest = said
+    history = History(
+        head=(Message(role="system", content=one_command), Message(role="user", content=first)),
+        turns=tuple(
+            Message(role="user" if turn % 2 else "assistant", content=text)
+            for turn, text in enumerate(rest)
+        ),
+    )
+
+    scorer = CheckpointScorer(ROOT / "checkpoints" / world)
+    good, bad = asyncio.run(scorer.score(history, [better, worse]))
+
+    assert good > bad
