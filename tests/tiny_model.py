@@ -22,11 +22,12 @@ def save_tiny_model(
     *,
     chat_template: str | None = CHAT_TEMPLATE,
     kind: str = "llama",
+    seed: int = 0,
     **changes: Any,  # noqa: ANN401 (values of any configuration)
 ) -> Path:
     """Write a tiny model (hidden size 32, one token per byte, ChatML) and return its folder.
 
-    The weights are the same each time; the global random state is left as it was.
+    The weights of a seed are the same each time; the global random state is left as it was.
     """
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = _tokenizer(chat_template)
@@ -49,7 +50,7 @@ def save_tiny_model(
         values["head_dim"] = 32
     config = AutoConfig.for_model(kind, **{**values, **changes})
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
         model.save_pretrained(folder)
     return folder

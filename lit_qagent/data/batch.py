@@ -72,7 +72,8 @@ class PairBatch:
         q_hat: float32 [S]; ``Q_hat`` of each action.
         visits: float32 [S]; visits behind ``q_hat``.
         depth: int64 [P]; steps taken before the action.
-        group: int64 [P]; pairs of one trajectory have the same number.
+        history: int64 [P]; pairs whose actions follow the same tokens have the same number.
+        action: int64 [S]; equal actions have the same number.
         reference_log_probs: float32 [S] of each action under the reference, if known.
         names: P names for messages.
         mean_over: The losses are summed and divided by this; the number of pairs, unless an
@@ -84,7 +85,8 @@ class PairBatch:
     q_hat: Tensor
     visits: Tensor
     depth: Tensor
-    group: Tensor
+    history: Tensor
+    action: Tensor
     reference_log_probs: Tensor | None
     names: tuple[str, ...]
     mean_over: float
@@ -163,7 +165,8 @@ def collate_pairs(
         ),
         visits=torch.tensor([pair.visits for pair in pairs], dtype=torch.float32).view(-1),
         depth=torch.tensor([pair.depth for pair in pairs]),
-        group=torch.tensor([pair.group for pair in pairs]),
+        history=torch.tensor([_number(pair.chosen.prompt_ids) for pair in pairs]),
+        action=torch.tensor([_number(sequence.action_ids) for sequence in everything]),
         reference_log_probs=_flat(known) if len(known) == len(pairs) else None,
         names=tuple(pair.name for pair in pairs),
         mean_over=mean_over or len(pairs),
@@ -180,6 +183,11 @@ def _refuse_masked(lengths: Tensor, names: Sequence[str]) -> None:
             f"{len(which)} of {len(names)} pairs have an action without a token to score: "
             f"{'; '.join(which[:5])}; remove them, or see what the tokenizer makes of them"
         )
+
+
+def _number(token_ids: Sequence[int]) -> int:
+    """Return a number below 2**53 that is the same for equal tokens, in every process."""
+    return hash(tuple(token_ids)) & (2**53 - 1)  # hashes of integers are not salted
 
 
 def _flat(values: Sequence[tuple[float, float]]) -> Tensor:

@@ -7,6 +7,7 @@ The only module that knows peft; it is imported when a model is built.
 
 import copy
 import logging
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -289,13 +290,39 @@ def load_backbone(spec: BackboneSpec, adapter: Path, *, trainable: bool) -> Back
 
     model = load_base_model(spec)
     try:
-        return Backbone(PeftModel.from_pretrained(model, adapter, is_trainable=trainable), spec)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Found missing adapter keys")  # an error, see below
+            adapted = PeftModel.from_pretrained(model, adapter, is_trainable=trainable)
+        _check_complete(adapted, adapter)
+        return Backbone(adapted, spec)
     except (SafetensorError, RuntimeError, ValueError, OSError, KeyError, TypeError) as error:
         reason = " ".join(str(error).split())[:200]  # torch names every tensor that does not fit
         raise CheckpointError(
             f"the adapter in {str(adapter)!r} cannot be put on {spec.name!r} ({reason}); give the "
             "base model it was trained on, or export the checkpoint again"
         ) from error
+
+
+def _check_complete(model: "PeftModel", adapter: Path) -> None:
+    """Refuse an adapter without all of its tensors: peft would fill the gaps, with a warning.
+
+    Raises:
+        CheckpointError: Some are missing, or there are others.
+    """
+    from peft import get_peft_model_state_dict
+    from safetensors import safe_open
+
+    with safe_open(adapter / "adapter_model.safetensors", framework="pt") as file:
+        found = set(file.keys())
+    # The question whether embeddings were trained would be asked of the hub; they never are.
+    expected = get_peft_model_state_dict(model, save_embedding_layers=False)
+    differing = sorted(found ^ set(expected))
+    if differing:
+        raise CheckpointError(
+            f"the adapter in {str(adapter)!r} does not fit its own adapter_config.json: "
+            f"{len(differing)} tensors are missing or too many, such as {differing[0]!r}; export "
+            "the checkpoint again"
+        )
 
 
 def load_whole_model(

@@ -22,6 +22,7 @@ from lit_qagent import __version__
 from lit_qagent.core.errors import CheckpointError, ConfigError
 from lit_qagent.data.rendering import RENDERING_VERSION
 from lit_qagent.models.backbone import Backbone, load_backbone, load_whole_model
+from lit_qagent.models.fingerprint import check_base
 from lit_qagent.models.full_weights import CONFIG_FILE, save_weights
 from lit_qagent.models.q_heads import QHead, make_head
 from lit_qagent.models.q_model import QModel
@@ -206,6 +207,7 @@ def load_q_model(
         )
     else:
         loaded = load_backbone(spec, folder / ADAPTER_FOLDER, trainable=trainable)
+        check_base(loaded, card.lineage)
     q_model = QModel(loaded, head)
     if head.state_dict():
         _load_head(folder / HEAD_FILE, head)

@@ -21,6 +21,7 @@ from lit_qagent.data.rendering import SequenceRenderer
 from lit_qagent.data.tokenizers import TOKENIZER_KEY, check_tokenizer
 from lit_qagent.models.backbone import build_backbone
 from lit_qagent.models.export import is_whole, load_q_model, read_checkpoint
+from lit_qagent.models.fingerprint import BASE_KEY, check_base, fingerprint
 from lit_qagent.models.q_heads import ImplicitQHead, QHead
 from lit_qagent.models.q_model import QModel
 from lit_qagent.models.scorer import QScorer
@@ -169,9 +170,11 @@ class StepDPO(pl.LightningModule):
             self.lineage = merge_lineage(now, self.lineage)
 
     def on_fit_start(self) -> None:
-        """Compute or read the reference's log-probabilities, once for all epochs."""
+        """Note the base model; compute or read the reference's log-probabilities, once for all."""
         data = getattr(self.trainer, "datamodule", None)
         model = self._model()
+        if base := fingerprint(model.backbone):
+            self.lineage[BASE_KEY] = base
         wanted = self._reference == "cached" and model.head.needs_reference
         if wanted and isinstance(data, PreferenceDataModule):
             check_all_in_memory(streaming=data.streaming)
@@ -283,6 +286,7 @@ class StepDPO(pl.LightningModule):
                 missing, unexpected, or of another shape.
         """
         check_same_model(checkpoint, self._backbone, self.renderer.chat)
+        check_base(self._model().backbone, checkpoint.get("lineage", {}))
         expected = {name: tuple(p.shape) for name, p in self._trainable().items()}
         found = {name: tuple(t.shape) for name, t in checkpoint["state_dict"].items()}
         differing = sorted(expected.items() ^ found.items())

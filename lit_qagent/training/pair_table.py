@@ -10,7 +10,7 @@ from torchmetrics.utilities import dim_zero_cat
 
 from lit_qagent.data.batch import PairBatch
 
-_COLUMNS = 10
+_COLUMNS = 12
 _NUM_BINS = 10
 
 
@@ -23,7 +23,8 @@ class Columns(NamedTuple):
         visits: [S] visits behind these.
         num_tokens: [S] tokens of the action.
         depth: [P].
-        group: [P] number of the trajectory.
+        history: [P] number of the history that both actions follow.
+        action: [S] number of the action.
     """
 
     q: Tensor
@@ -31,7 +32,8 @@ class Columns(NamedTuple):
     visits: Tensor
     num_tokens: Tensor
     depth: Tensor
-    group: Tensor
+    history: Tensor
+    action: Tensor
 
 
 class PairTable(Metric):
@@ -46,8 +48,9 @@ class PairTable(Metric):
     def update(self, batch: PairBatch, q: Tensor) -> None:
         """Add the pairs of a batch and the [S] Q of their actions."""
         lengths = batch.tokens.num_action_tokens
-        sides = [part.double().view(-1, 2) for part in (q, batch.q_hat, batch.visits, lengths)]
-        pairs = [part.double()[:, None] for part in (batch.depth, batch.group)]
+        of_actions = (q, batch.q_hat, batch.visits, lengths, batch.action)
+        sides = [part.double().view(-1, 2) for part in of_actions]
+        pairs = [part.double()[:, None] for part in (batch.depth, batch.history)]
         self.rows.append(torch.cat([*sides, *pairs], dim=1).detach())  # type: ignore[operator, union-attr]
 
     def compute(self) -> Tensor:
@@ -61,8 +64,10 @@ class PairTable(Metric):
 
 def columns(rows: Tensor) -> Columns:
     """Take a table apart."""
-    q, q_hat, visits, num_tokens = (rows[:, i : i + 2].reshape(-1) for i in range(0, 8, 2))
-    return Columns(q, q_hat, visits, num_tokens, depth=rows[:, 8], group=rows[:, 9])
+    q, q_hat, visits, num_tokens, action = (rows[:, i : i + 2].reshape(-1) for i in range(0, 10, 2))
+    return Columns(
+        q, q_hat, visits, num_tokens, action=action, depth=rows[:, 10], history=rows[:, 11]
+    )
 
 
 def details(rows: Tensor) -> dict[str, float]:
@@ -94,7 +99,7 @@ def details(rows: Tensor) -> dict[str, float]:
 def sibling_tau(table: Columns) -> float:
     """Return Kendall's tau of Q against ``Q_hat``, averaged over sets of siblings; 0 without any.
 
-    Siblings are the actions of one trajectory at one depth, each counted once.
+    Siblings are the actions that follow one history, each counted once.
     """
     return _mean([tau for some in sibling_taus(table).values() for tau in some])
 
@@ -104,14 +109,15 @@ def sibling_taus(table: Columns) -> dict[float, list[float]]:
 
     Sets in which no two ``Q_hat`` differ do not count.
     """
-    places = torch.stack([table.group, table.depth], dim=1).repeat_interleave(2, dim=0)
-    sets: dict[tuple[float, float], set[tuple[float, float]]] = {}
-    for row in torch.cat([places, table.q[:, None], table.q_hat[:, None]], 1).tolist():
-        group, depth, q, q_hat = row
-        sets.setdefault((depth, group), set()).add((q, q_hat))
+    places = [part.repeat_interleave(2) for part in (table.depth, table.history)]
+    found = torch.stack([*places, table.action, table.q, table.q_hat], dim=1).tolist()
+    sets: dict[tuple[float, float], dict[float, tuple[float, float]]] = {}
+    for depth, history, action, q, q_hat in found:
+        # Its Q in another batch is the same but for rounding.
+        sets.setdefault((depth, history), {}).setdefault(action, (q, q_hat))
     taus: dict[float, list[float]] = {}
-    for depth, group in sorted(sets):
-        tau = rank_agreement(sorted(sets[depth, group]))
+    for depth, history in sorted(sets):
+        tau = rank_agreement(list(sets[depth, history].values()))
         if tau is not None:
             taus.setdefault(depth, []).append(tau)
     return taus

@@ -5,6 +5,7 @@ either right or not found.
 """
 
 import hashlib
+import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ from lit_qagent.training.lineage import hash_weights
 
 _log = logging.getLogger(__name__)
 _SPLITS = ("train", "valid")
+_NO_MATTER = ("_name_or_path", "transformers_version", "use_cache")  # of a configuration
 
 
 def fill_reference(data: PreferenceDataModule, model: QModel, *, write: bool = True) -> None:
@@ -55,12 +57,16 @@ def _fill(data: PreferenceDataModule, model: QModel, *, write: bool) -> None:
 
 
 def hash_base(model: QModel) -> str:
-    """Return a hash of the base model as it computes: its name, its frozen weights, their types."""
+    """Return a hash of the base model as it computes: name, configuration, weights, their types."""
     spec = model.backbone.spec
     base = model.backbone.original or model.backbone
-    frozen = {n: p for n, p in base.named_parameters() if "lora_" not in n}
+    # Unlike the parameters the state has the scales of quantised weights.
+    frozen = {n: t for n, t in base.state_dict().items() if "lora_" not in n}
+    config = model.backbone.language_model.config.to_dict()
+    facts = {name: value for name, value in config.items() if name not in _NO_MATTER}
     name = f"{spec.public_name} {spec.revision} {spec.dtype} {spec.quantization}"
-    return hashlib.sha256(f"{name} {hash_weights(frozen)}".encode()).hexdigest()
+    text = f"{name} {json.dumps(facts, sort_keys=True, default=str)} {hash_weights(frozen)}"
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def cache_key(base: str, pairs: Sequence[PairTokens]) -> str:
@@ -92,7 +98,10 @@ def _read(path: Path, num_pairs: int) -> Tensor | None:
     except (SafetensorError, OSError, KeyError) as error:
         _log.warning("reference cache %s is damaged (%s); computing it again", path, error)
         return None
-    return found if found.shape == (num_pairs, 2) else None
+    if found.shape != (num_pairs, 2) or not found.isfinite().all():
+        _log.warning("reference cache %s has values missing; computing it again", path)
+        return None
+    return found
 
 
 def _write(path: Path, values: Tensor) -> None:

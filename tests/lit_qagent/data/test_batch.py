@@ -13,7 +13,6 @@ PAIRS = [
         q_rejected=-0.5,
         depth=0,
         visits=(5, 2),
-        group=7,
     ),
     PairTokens(
         chosen=TokenSequence([10], [30]),
@@ -95,7 +94,9 @@ def test_labels_stay_with_their_pairs() -> None:
     assert batch.q_hat.tolist() == [1.0, -0.5, 0.25, 0.0]
     assert batch.visits.tolist() == [5, 2, 1, 1]
     assert batch.depth.tolist() == [0, 3]
-    assert batch.group.tolist() == [7, 0]
+    first, second = batch.history.tolist()
+    assert first != second
+    assert len(set(batch.action.tolist())) == 4
     assert batch.mean_over == 2
     assert batch.num_unshared_tokens == 13
     assert batch.reference_log_probs is None
@@ -108,7 +109,7 @@ def test_to_moves_every_tensor_and_keeps_the_rest() -> None:
         *(value for value in vars(moved).values() if isinstance(value, torch.Tensor)),
         *(value for value in vars(moved.tokens).values() if isinstance(value, torch.Tensor)),
     ]
-    assert len(tensors) == 4 + 9
+    assert len(tensors) == 5 + 9
     assert {tensor.device.type for tensor in tensors} == {"meta"}
     assert moved.tokens.is_branched
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file, save_file
 
 from lit_qagent.core.errors import CheckpointError
 from lit_qagent.data.batch import collate_sequences
@@ -17,6 +18,7 @@ from lit_qagent.models.export import (
     read_checkpoint,
     save_checkpoint,
 )
+from lit_qagent.models.fingerprint import BASE_KEY, fingerprint
 from lit_qagent.models.q_heads import ImplicitQHead
 from lit_qagent.models.q_model import QModel
 from lit_qagent.models.specs import BackboneSpec
@@ -205,6 +207,28 @@ def test_another_architecture_under_the_same_name_is_refused(folder: Path, tmp_p
         CheckpointError, match=r"cannot be put on .*size mismatch.* give the base model"
     ):
         load_q_model(folder, tiny_spec(other))
+
+
+def test_other_weights_under_the_same_name_are_refused(
+    folder: Path, model: Path, q_model: QModel, tmp_path: Path
+) -> None:
+    other = tiny_spec(save_tiny_model(tmp_path / "tiny-model", seed=1))
+    change_card(folder, lineage={**LINEAGE, BASE_KEY: fingerprint(q_model.backbone)})
+
+    for dtype in ("float32", "bfloat16"):
+        load_q_model(folder, tiny_spec(model, dtype=dtype))
+    with pytest.raises(CheckpointError, match=r"tiny-model' has other weights .* give that model"):
+        load_q_model(folder, other)
+
+
+def test_an_adapter_without_all_of_its_tensors_is_refused(folder: Path, model: Path) -> None:
+    path = folder / "adapter" / "adapter_model.safetensors"
+    tensors = load_file(path)
+    tensors.pop(next(name for name in tensors if "lora_B" in name))
+    save_file(tensors, path)
+
+    with pytest.raises(CheckpointError, match="1 tensors are missing or too many, such as 'base"):
+        load_q_model(folder, tiny_spec(model))
 
 
 def test_a_damaged_adapter_is_refused(folder: Path, model: Path) -> None:

@@ -19,12 +19,16 @@ def pair(
     q_hat: tuple[float, float],
     *,
     depth: int = 0,
-    group: int = 0,
+    history: int = 0,
+    actions: tuple[int, int] = (1, 2),
     visits: tuple[int, int] = (1, 1),
     lengths: tuple[int, int] = (1, 1),
 ) -> PairTokens:
-    sides = [TokenSequence([1], [2] * length) for length in lengths]
-    return PairTokens(sides[0], sides[1], *q_hat, depth, visits=visits, group=group)
+    sides = [
+        TokenSequence([1, history], [action] * length)
+        for action, length in zip(actions, lengths, strict=True)
+    ]
+    return PairTokens(sides[0], sides[1], *q_hat, depth, visits=visits)
 
 
 def rows_of(pairs: list[PairTokens], q: list[float]) -> torch.Tensor:
@@ -36,9 +40,9 @@ def rows_of(pairs: list[PairTokens], q: list[float]) -> torch.Tensor:
 
 
 PAIRS = [
-    pair((1.0, 0.0), depth=0, group=1, visits=(9, 8), lengths=(2, 1)),
-    pair((0.5, 0.2), depth=0, group=2, visits=(7, 6), lengths=(2, 1)),
-    pair((0.9, 0.8), depth=2, group=1, visits=(5, 1), lengths=(2, 1)),
+    pair((1.0, 0.0), depth=0, history=1, visits=(9, 8), lengths=(2, 1)),
+    pair((0.5, 0.2), depth=0, history=2, visits=(7, 6), lengths=(2, 1)),
+    pair((0.9, 0.8), depth=2, history=3, visits=(5, 1), lengths=(2, 1)),
 ]
 # Right, wrong, and equal.
 Q = [0.8, 0.1, 0.3, 0.4, 0.6, 0.6]
@@ -56,21 +60,28 @@ def test_accuracy_by_depth_margin_and_visits() -> None:
 
 
 def test_tau_is_averaged_over_sets_of_siblings() -> None:
-    # Three siblings of group 1 at depth 0: Q_hat 1, 0, 0.5 (the first in two pairs) with Q 3, 1, 0:
-    # couples 1-0 right, 1-0.5 right, 0.5-0 wrong: (2 - 1) / 3. Another set is right: 1.
-    # A set without a difference does not count. Mean (1/3 + 1) / 2.
+    # Three siblings after history 1: Q_hat 1, 0, 0.5 (the first in two pairs, its Q rounded in two
+    # ways) with Q 3, 1, 0: couples 1-0 right, 1-0.5 right, 0.5-0 wrong: (2 - 1) / 3. Another set is
+    # right: 1. A set without a difference does not count. Mean (1/3 + 1) / 2.
     pairs = [
-        pair((1.0, 0.0), group=1),
-        pair((1.0, 0.5), group=1),
-        pair((0.4, 0.3), group=1, depth=1),
-        pair((0.2, 0.2), group=2),
+        pair((1.0, 0.0), history=1, actions=(1, 2)),
+        pair((1.0, 0.5), history=1, actions=(1, 3)),
+        pair((0.4, 0.3), history=3, depth=1),
+        pair((0.2, 0.2), history=2),
     ]
-    rows = rows_of(pairs, [3.0, 1.0, 3.0, 0.0, 5.0, 4.0, 1.0, 2.0])
+    rows = rows_of(pairs, [3.0, 1.0, 3.000001, 0.0, 5.0, 4.0, 1.0, 2.0])
 
     assert sibling_tau(columns(rows)) == pytest.approx((1 / 3 + 1) / 2)
     found = details(rows)
     assert found["kendall_tau_by_depth/00"] == pytest.approx(1 / 3)
     assert found["kendall_tau_by_depth/01"] == 1.0
+
+
+def test_actions_after_different_histories_are_no_siblings() -> None:
+    # Compared with each other, the better action of the worse history would look wrong.
+    pairs = [pair((1.0, 0.9), history=1), pair((0.2, 0.1), history=2)]
+
+    assert sibling_tau(columns(rows_of(pairs, [0.2, 0.1, 1.0, 0.9]))) == 1.0
 
 
 def test_calibration_compares_the_means_of_bins() -> None:

@@ -1,11 +1,14 @@
 """The reference is computed once, packed, and a cached one is never the wrong one."""
 
+import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from lit_qagent.data.batch import PairTokens
 from lit_qagent.data.datamodule import PreferenceDataModule
@@ -126,6 +129,25 @@ def test_a_damaged_cache_is_computed_again_and_said(
     assert "is damaged" in caplog.text
 
 
+def test_a_cache_with_a_value_missing_is_computed_again_and_said(
+    model: Path, pairs: Path, cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    fit(model, pairs)
+    for file in cache.iterdir():
+        save_file({"reference": load_file(file)["reference"].fill_(math.nan)}, file)
+
+    _, count, _ = fit(model, pairs)
+
+    assert count.calls == 3
+    assert "has values missing" in caplog.text
+
+
+def changed_config(q_model: QModel) -> QModel:
+    """Change what the configuration makes of the same weights."""
+    q_model.backbone.language_model.config.rms_norm_eps = 1e-3
+    return q_model
+
+
 def changed_weight(q_model: QModel) -> QModel:
     """Change one frozen number by a little."""
     with torch.no_grad():
@@ -134,9 +156,12 @@ def changed_weight(q_model: QModel) -> QModel:
 
 
 def test_the_key_changes_with_everything_the_values_depend_on(model: Path) -> None:
-    def key(pairs: list[PairTokens] = PAIRS, change: object = None, **spec: object) -> str:
-        q_model = tiny_q_model(tiny_spec(model, **spec))
-        return cache_key(hash_base(changed_weight(q_model) if change else q_model), pairs)
+    def key(
+        pairs: list[PairTokens] = PAIRS,
+        change: Callable[[QModel], QModel] = lambda same: same,
+        **spec: object,
+    ) -> str:
+        return cache_key(hash_base(change(tiny_q_model(tiny_spec(model, **spec)))), pairs)
 
     other_tokens = [PAIRS[0]._replace(rejected=TokenSequence([5, 6], [10])), PAIRS[1]]
     moved = [
@@ -151,7 +176,8 @@ def test_the_key_changes_with_everything_the_values_depend_on(model: Path) -> No
     ]
     different = [
         key(),
-        key(change="weight"),
+        key(change=changed_weight),
+        key(change=changed_config),
         key(dtype="bfloat16"),
         key(revision="other"),
         key(other_tokens),
