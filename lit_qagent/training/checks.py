@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lit_qagent.core.errors import CheckpointError, ConfigError
+from lit_qagent.data.rendering import RenderingCounts
 from lit_qagent.data.tokenizers import check_tokenizer
 from lit_qagent.models.backbone import Backbone
 from lit_qagent.models.q_heads import QHead
@@ -87,4 +88,17 @@ def report_rounding(backbone: Backbone) -> None:
         _log.warning(
             "all weights are trained in bfloat16, which rounds small steps away; set "
             "model.backbone.dtype to float32 and trainer.precision to bf16-mixed"
+        )
+
+
+def report_shortened(counts: RenderingCounts, max_length: int) -> None:
+    """Say so if the Q-model did not see all of the histories that it scored."""
+    if counts.shortened:
+        _log.warning(
+            "the Q-model scored %d of %d histories without their oldest steps (%d steps), as "
+            "model.max_length is %d; train with a longer one, or take shorter episodes",
+            counts.shortened,
+            counts.rendered,
+            counts.dropped_steps,
+            max_length,
         )

@@ -34,6 +34,7 @@ from lit_qagent.training.checks import (
     check_same_model,
     report_other_head,
     report_rounding,
+    report_shortened,
 )
 from lit_qagent.training.guards import memory_advice, refuse_bad_gradients, refuse_bad_losses
 from lit_qagent.training.lineage import hash_weights, merge_lineage
@@ -258,9 +259,19 @@ class StepDPO(pl.LightningModule):
 
     def predict_step(self, batch: EpisodeShard, batch_idx: int) -> Any:  # noqa: ANN401
         """Play a shard of held-out tasks; returns what the shard returns."""
-        # Two models of the same pairs have equal lineage; their results must not mix either.
-        identity = {"weights_hash": hash_weights(self._trainable())}
-        return batch.play(self.scorer(), self.lineage | identity)
+        # Two models of the same pairs have equal lineage; their results must not mix either, nor
+        # those of one model that is held in two ways.
+        identity = {
+            "weights_hash": hash_weights(self._trainable()),
+            "dtype": self._backbone.dtype,
+            "quantization": self._backbone.quantization,
+            "max_length": self.max_length,
+        }
+        scorer = self.scorer()
+        try:
+            return batch.play(scorer, self.lineage | identity)
+        finally:
+            report_shortened(scorer.counts, self.max_length)
 
     def configure_optimizers(self) -> Any:  # noqa: ANN401 (Lightning's union of dictionaries)
         """Make the optimizer of the trainable weights, with linear warm-up."""

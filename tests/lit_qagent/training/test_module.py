@@ -359,13 +359,27 @@ def test_predict_lends_the_q_model_and_its_lineage_to_every_shard(
     assert "untrained" not in caplog.text
 
 
+def test_predict_says_so_if_the_q_model_does_not_see_whole_histories(
+    model: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    module = make_module(model)
+    module.configure_model()
+    counts = module.scorer().counts
+    counts.rendered, counts.shortened, counts.dropped_steps = 9, 2, 5
+
+    with caplog.at_level(logging.WARNING):
+        predict(module)
+
+    assert "scored 2 of 9 histories without their oldest steps (5 steps)" in caplog.text
+
+
 def test_predict_says_so_if_nothing_was_trained(
     model: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING):
         [first, _] = predict(make_module(model))
 
-    assert first["lineage"].keys() == {"weights_hash"}
+    assert first["lineage"].keys() == {"weights_hash", "dtype", "quantization", "max_length"}
     assert "the Q-model is untrained, so Q is 0 for every action" in caplog.text
 
 
