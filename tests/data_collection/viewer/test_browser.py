@@ -1,17 +1,16 @@
 """The page in real headless Chromium."""
 
-import shutil
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import pytest
 
 from data_collection.store import TreeStore
 from data_collection.viewer.view import Viewed, write_view
 from lit_qagent.agents.selection import Scorer
+from tests.browser import browser, sync_api, visit
 from tests.data_collection.viewer.stores import (
     COMMENT,
     IMAGE,
@@ -29,54 +28,15 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.integration
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+__all__ = ["browser"]  # a fixture
 
-FLAGS = (
-    "--no-sandbox",  # containers run as root
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 SLOWEST_S = 30.0  # for machines with a dozen other things to do
-
-
-class Visit(NamedTuple):
-    """A page in a tab, what the console said, and what was asked of the network."""
-
-    tab: "Page"
-    complaints: list[str]
-    requests: list[str]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator["Browser"]:
-    program = next((found for name in BROWSERS if (found := shutil.which(name))), None)
-    if program is None:
-        pytest.skip(f"no browser: none of {', '.join(BROWSERS)} is installed")
-    with sync_api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=program, args=list(FLAGS))
-        yield started
-        started.close()
 
 
 def make_view(store: TreeStore, path: Path, scorer: Scorer | None = None) -> Viewed:
     """Write a page in a thread: playwright keeps an event loop in this one."""
     with ThreadPoolExecutor(max_workers=1) as pool:
         return pool.submit(write_view, store, path, scorer=scorer).result()
-
-
-def visit(browser: "Browser", path: Path) -> Visit:
-    context = browser.new_context(offline=True, viewport={"width": 1500, "height": 900})
-    found = Visit(context.new_page(), [], [])
-    found.tab.on("console", lambda message: found.complaints.append(message.text))
-    found.tab.on("pageerror", lambda error: found.complaints.append(str(error)))
-    context.on("request", lambda request: found.requests.append(request.url))
-    found.tab.goto(path.as_uri())
-    return found
 
 
 def rows(tab: "Page", kind: str) -> "Locator":
