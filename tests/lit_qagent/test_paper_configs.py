@@ -14,8 +14,9 @@ from lit_qagent.command_line import load_yaml
 from lit_qagent.core.records import Message
 from lit_qagent.environments.hotpotqa import HotPotQA
 from lit_qagent.environments.hotpotqa.examples import EXAMPLES
+from lit_qagent.environments.webshop import WebShopFiles
 from lit_qagent.evaluation.tasks import EpisodeDataModule
-from lit_qagent.models.export import describe, save_checkpoint
+from lit_qagent.models.export import describe, read_checkpoint, save_checkpoint
 from lit_qagent.policies.chat import load_renderer
 from lit_qagent.training.module import StepDPO
 from tests.data_folder import data_file
@@ -100,8 +101,10 @@ def test_training_is_set_as_in_the_paper_and_takes_a_step(world: str, tmp_path: 
     values["model"]["backbone"] |= {"name": str(model), "dtype": "float32"}
     pairs = write_pairs(tmp_path / "pairs", make_pairs(12))
     values["data"]["init_args"]["pairs"] = str(pairs)
-    values["trainer"] |= {"logger": False, "callbacks": [], "accelerator": "cpu"}
-    values["trainer"] |= {"enable_progress_bar": False, "enable_checkpointing": False}
+    values["trainer"] |= {"logger": False, "accelerator": "cpu", "enable_progress_bar": False}
+    for callback in values["trainer"]["callbacks"]:
+        options = callback.get("init_args", {})
+        options |= {key: str(tmp_path / key) for key in ("dirpath", "folder") if key in options}
     values["model"]["max_length"] = 1024
     cli = LightningCLI(
         StepDPO,
@@ -122,6 +125,8 @@ def test_training_is_set_as_in_the_paper_and_takes_a_step(world: str, tmp_path: 
     [group] = cli.trainer.optimizers[0].param_groups
     assert group["weight_decay"] == 0.0
     assert group["initial_lr"] == pytest.approx(1e-4)  # the paper's 1e-6, for LoRA
+    assert read_checkpoint(tmp_path / "folder").head == "implicit"  # what predict plays with
+    assert (tmp_path / "dirpath" / "last.ckpt").is_file()
 
 
 @pytest.mark.parametrize("agent", AGENTS)
@@ -189,6 +194,20 @@ def test_hotpotqa_has_the_tasks_and_examples_that_are_asked_for() -> None:
     world = HotPotQA(**options | {"data": files})
     assert len(world.examples()) == len(EXAMPLES) == 3
     assert len(world.tasks("dev")) >= 200
+
+
+def test_webshop_has_the_goals_and_the_example_that_are_asked_for() -> None:
+    options = read("webshop_collect")["environment"]["init_args"]
+    files = {
+        "products": data_file("webshop/items_shuffle_1000.json"),
+        "attributes": data_file("webshop/items_ins_v2_1000.json"),
+    }
+    # What the full shop alone has: human goals, and the splits of them.
+    small = {"goals": "synthetic", "splits": "official", "overlap": "refuse", "human": None}
+    world = WebShopFiles(**options | files | small)
+    assert len(world.examples()) >= read("webshop_collect")["prompt"]["num_examples"]
+    assert len(world.tasks("test")) == 500
+    assert world.max_steps == 10
 
 
 def test_the_chat_template_for_a_base_model_keeps_histories_prefixes(tmp_path: Path) -> None:
