@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _PROBE_IDS = (0, 1, 2, 3)
-_NOISE = ("dropout", "pdrop", "jitter_noise")  # how configurations name it
+# How configurations name it.
+_NOISE = ("dropout", "dropout_prob", "dropout_rate", "pdrop", "layerdrop", "jitter_noise")
 
 
 def decode(model: "PreTrainedModel", **inputs: Any) -> Tensor:  # noqa: ANN401 (models differ)
