@@ -1,8 +1,9 @@
 """Whether a model keeps apart the sequences that share a row, and how: tried out, not assumed."""
 
 import logging
+import sys
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from lit_qagent.data.batch import collate_sequences
 from lit_qagent.data.rendering import TokenSequence
 from lit_qagent.models.attention import branch_mask, branches_of
 from lit_qagent.models.flex import BLOCK, flex_obstacle
+from lit_qagent.models.rope import rope_limits
 
 if TYPE_CHECKING:
     from lit_qagent.models.backbone import Backbone
@@ -21,6 +23,21 @@ Way = Literal["branches", "mask"]
 _log = logging.getLogger(__name__)
 _NUM_PROBES = 4
 _MAX_ERROR = {"float32": 0.005, "bfloat16": 0.05}  # of hidden states, relative
+
+
+def longest_shared(config: Any) -> int:  # noqa: ANN401 (any model's configuration)
+    """Return the most tokens of a sequence that may share a row, by a configuration; 0 is none.
+
+    In a row a token sees its whole sequence, so a window that the sequence never leaves is none.
+    """
+    kinds = set(getattr(config, "layer_types", None) or ())
+    window: int | None = getattr(config, "sliding_window", None)
+    if not kinds <= {"full_attention", "sliding_attention"}:
+        return 0
+    limits = rope_limits(config)
+    if "sliding_attention" in kinds or (window and not kinds):
+        limits.append(window or 0)
+    return min(limits, default=sys.maxsize)
 
 
 def find_way(backbone: "Backbone") -> Way | None:

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -116,7 +117,11 @@ def test_dropout_of_the_base_model_is_off(tmp_path: Path) -> None:
 
 
 def test_dropout_by_another_name_is_off(tmp_path: Path) -> None:
-    names = {"hidden_dropout_prob": 0.5, "attention_probs_dropout_prob": 0.5, "layerdrop": 0.5}
+    names: dict[str, Any] = {
+        "hidden_dropout_prob": 0.5,
+        "attention_probs_dropout_prob": 0.5,
+        "layerdrop": 0.5,
+    }
     folder = save_tiny_model(tmp_path, kind="biogpt", **names)
     q_model = tiny_q_model(tiny_spec(folder))
 
