@@ -131,6 +131,11 @@ class PairTokens(NamedTuple):
     name: str = "unnamed"
     reference: tuple[float, float] | None = None
 
+    @property
+    def longest(self) -> int:
+        """Tokens of the longer sequence."""
+        return max(len(s.prompt_ids) + len(s.action_ids) for s in (self.chosen, self.rejected))
+
 
 def collate_pairs(
     pairs: Sequence[PairTokens], sharing: Sharing, mean_over: float | None = None

@@ -21,7 +21,7 @@ from lit_qagent.data.held_out import (
     task_key,
 )
 from lit_qagent.data.loader import PairLoader
-from lit_qagent.data.planning import BatchPlan, Limits, group_pairs
+from lit_qagent.data.planning import BatchPlan, Limits, group_pairs, report_unshared
 from lit_qagent.data.rendered import render_pair, report_lengths
 from lit_qagent.data.rendering import SequenceRenderer
 from lit_qagent.data.sources import PairSource, mixed, read_sources, scan_sources
@@ -43,8 +43,8 @@ class HasRenderer(Protocol):
         ...
 
     @property
-    def shares_prefixes(self) -> bool:
-        """Whether sequences may share rows."""
+    def longest_shared(self) -> int:
+        """Most tokens of a sequence that may share a row; 0 if none may."""
         ...
 
 
@@ -62,8 +62,10 @@ class PreferenceDataModule(pl.LightningDataModule):
             unless 0.
         test_fraction: Share of the tasks kept for the test, in [0, 1); at least one task unless 0.
         sharing: Which sequences of a batch compute equal prefixes once. The numbers are the same;
-            ``batch`` is fastest while prompts are short (its memory grows with the square of the
-            tokens of a batch on a GPU), ``none`` is what models that cannot share fall back to.
+            ``batch`` computes least, ``none`` is what models that cannot share fall back to, and
+            any model for pairs that leave its window. Only where attention needs a dense mask, as
+            with ``eager`` or without FlexAttention on a GPU, does memory grow with the square of
+            the tokens of a row: keep ``max_tokens`` low there.
         order: What is shuffled: single ``pairs``, or ``trajectories``, whose pairs stay together
             and, with ``sharing`` batch, compute their common history once.
         max_tokens: Most tokens computed in a batch; trajectories beyond it are split where that
@@ -113,6 +115,7 @@ class PreferenceDataModule(pl.LightningDataModule):
         self._num_workers = num_workers
         self._stream: StreamSpec | None = None
         self._card: PairCard | None = None
+        self._is_reported = False
         self._splits: dict[str, list[PairTokens]] = {}
 
     @property
@@ -186,10 +189,12 @@ class PreferenceDataModule(pl.LightningDataModule):
     def reference_batches(self, split: str) -> Iterator[tuple[list[int], PairBatch]]:
         """Give all pairs of a split, those of a trajectory together, with their indices."""
         pairs = self.pairs_of(split)
-        sharing: Sharing = "batch" if self._sharing_now() != "none" else "none"
-        limits = Limits(sharing, _REFERENCE_PAIRS)
-        for indices in BatchPlan(pairs, group_pairs(pairs), limits=limits).in_order():
-            yield indices, _collate(pairs, sharing, indices)
+        limits = self._limits()
+        sharing: Sharing = "none" if limits.sharing == "none" else "batch"
+        limits = Limits(sharing, _REFERENCE_PAIRS, longest_shared=limits.longest_shared)
+        plan = BatchPlan(pairs, group_pairs(pairs), limits=limits)
+        for indices in plan.in_order():
+            yield indices, _collate(pairs, plan, indices)
 
     def setup(self, stage: str | None = None) -> None:
         """Read, render and split; done once.
@@ -210,12 +215,9 @@ class PreferenceDataModule(pl.LightningDataModule):
         """Return shuffled batches, another order in each epoch."""
         trainer = self._attached()
         if self._stream is not None:
-            # What is shared is known when the model is.
-            limits = self._stream.limits._replace(sharing=self._sharing_now())
             loader = StreamLoader(
-                replace(self._stream, limits=limits),
+                replace(self._stream, limits=self._limits()),  # known when the model is
                 self._module().renderer,
-                sharing=self._sharing_now(),
                 accumulate=trainer.accumulate_grad_batches,
                 rank=trainer.global_rank,
                 world_size=trainer.world_size,
@@ -229,7 +231,6 @@ class PreferenceDataModule(pl.LightningDataModule):
         return PairLoader(
             pairs,
             self._plan(pairs, num_epochs=trainer.max_epochs, multiple_of=trainer.world_size),
-            sharing=self._sharing_now(),
             accumulate=trainer.accumulate_grad_batches,
             rank=trainer.global_rank,
             world_size=trainer.world_size,
@@ -324,10 +325,11 @@ class PreferenceDataModule(pl.LightningDataModule):
     def _in_order(self, name: str) -> DataLoader[list[int]]:
         """Return a loader whose items are whole batches, which Lightning may hand out to ranks."""
         pairs = self.pairs_of(name)
+        plan = self._plan(pairs)
         return DataLoader(
-            self._plan(pairs).in_order(),  # type: ignore[arg-type] # torch reads any sequence
+            plan.in_order(),  # type: ignore[arg-type] # torch reads any sequence
             batch_size=None,
-            collate_fn=partial(_collate, pairs, self._sharing_now()),
+            collate_fn=partial(_collate, pairs, plan),
         )
 
     def _plan(
@@ -337,7 +339,7 @@ class PreferenceDataModule(pl.LightningDataModule):
         return BatchPlan(
             pairs,
             group_pairs(pairs) if by_tree else [[i] for i in range(len(pairs))],
-            limits=Limits(self._sharing_now(), self._batch_size, self._max_tokens),
+            limits=self._limits(),
             seed=self._seed,
             num_epochs=num_epochs,
             multiple_of=multiple_of,
@@ -347,17 +349,25 @@ class PreferenceDataModule(pl.LightningDataModule):
         module: HasRenderer = self._attached().lightning_module  # type: ignore[assignment]
         return module
 
-    def _sharing_now(self) -> Sharing:
-        """Return what is shared with the model at hand; says so once if it is less than asked."""
-        if self._sharing != "none" and not self._module().shares_prefixes:
+    def _limits(self) -> Limits:
+        """Return how much a batch of the model at hand may hold.
+
+        Says so once if less is shared than was asked for.
+        """
+        longest = self._module().longest_shared
+        if self._sharing != "none" and not longest:
             _log.warning(
-                "the model cannot keep sequences apart that share a row (sliding window, recurrent "
-                "layers, or its own positions), so every sequence is computed by itself: "
+                "the model cannot keep sequences apart that share a row (recurrent layers, its own "
+                "positions, or its attention), so every sequence is computed by itself: "
                 "data.sharing is none instead of %s",
                 self._sharing,
             )
             self._sharing = "none"
-        return self._sharing
+        limits = Limits(self._sharing, self._batch_size, self._max_tokens, longest)
+        if not self._is_reported:
+            report_unshared(self._splits, limits)
+            self._is_reported = True
+        return limits
 
     def _attached(self) -> pl.Trainer:
         if self.trainer is None:
@@ -383,5 +393,5 @@ def num_trained_batches(trainer: pl.Trainer) -> int:
     return done - done % int(trainer.accumulate_grad_batches)
 
 
-def _collate(pairs: list[PairTokens], sharing: Sharing, indices: list[int]) -> PairBatch:
-    return collate_pairs([pairs[i] for i in indices], sharing)
+def _collate(pairs: list[PairTokens], plan: BatchPlan, indices: list[int]) -> PairBatch:
+    return collate_pairs([pairs[i] for i in indices], plan.sharing_of(indices))

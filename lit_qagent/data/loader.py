@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 
-from lit_qagent.data.batch import PairBatch, PairTokens, Sharing, collate_pairs
+from lit_qagent.data.batch import PairBatch, PairTokens, collate_pairs
 from lit_qagent.data.planning import BatchPlan
 
 
@@ -15,7 +15,6 @@ class PairLoader:
     Args:
         pairs: The pairs.
         plan: Which of them are in which batch.
-        sharing: See `collate_pairs`.
         accumulate: Batches of one optimizer step, whose pairs shall all weigh the same.
         rank: Which of the processes this is; process r takes every ``world_size``-th batch.
         world_size: How many processes there are; their gradients are averaged.
@@ -28,7 +27,6 @@ class PairLoader:
         pairs: Sequence[PairTokens],
         plan: BatchPlan,
         *,
-        sharing: Sharing,
         accumulate: int = 1,
         rank: int = 0,
         world_size: int = 1,
@@ -36,7 +34,6 @@ class PairLoader:
     ) -> None:
         self._pairs = pairs
         self._plan = plan
-        self._sharing: Sharing = sharing
         self._accumulate = accumulate
         self._rank = rank
         self._world_size = world_size
@@ -55,7 +52,9 @@ class PairLoader:
             indices = batches[place * self._world_size + self._rank]
             self._given += 1
             yield collate_pairs(
-                [self._pairs[i] for i in indices], self._sharing, self._mean_over(batches, place)
+                [self._pairs[i] for i in indices],
+                self._plan.sharing_of(indices),
+                self._mean_over(batches, place),
             )
 
     @property

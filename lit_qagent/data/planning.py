@@ -4,7 +4,9 @@ Pairs of one trajectory share most of their tokens, so a batch that holds them t
 far less. What a batch holds depends on the seed and the epoch only.
 """
 
-from collections.abc import Iterable, Sequence
+import logging
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -14,6 +16,7 @@ from lit_qagent.core.seeds import derive_seed
 from lit_qagent.data.batch import PairTokens, Sharing
 from lit_qagent.data.packing import common_prefix
 
+_log = logging.getLogger(__name__)
 _MAX_PLANS = 16  # epochs after which what the batches hold repeats
 
 
@@ -24,11 +27,34 @@ class Limits(NamedTuple):
         sharing: What a row of a batch holds; decides how tokens are counted.
         batch_size: Most pairs.
         max_tokens: Most tokens, padding included and shared ones counted once; None is no limit.
+        longest_shared: Most tokens of a sequence that may share a row, 0 if none may; a longer one
+            leaves the model's window. Its pair is in batches in which nothing is shared.
     """
 
     sharing: Sharing
     batch_size: int
     max_tokens: int | None = None
+    longest_shared: int = sys.maxsize
+
+    def sharing_of(self, pair: PairTokens) -> Sharing:
+        """Return what the rows of a pair's batch hold."""
+        return self.sharing if pair.longest <= self.longest_shared else "none"
+
+
+def report_unshared(splits: Mapping[str, Sequence[PairTokens]], limits: Limits) -> None:
+    """Say how many pairs are too long for the model to share their tokens, if any are."""
+    counts = {
+        name: sum(limits.sharing_of(pair) != limits.sharing for pair in pairs)
+        for name, pairs in splits.items()
+        if pairs
+    }
+    if any(counts.values()):
+        _log.warning(
+            "the model lets no sequence of more than %d tokens share a row (its window, or how it "
+            "rotates positions): %s pairs are computed unshared, with the same numbers",
+            limits.longest_shared,
+            ", ".join(f"{n} of {len(splits[name])} {name}" for name, n in counts.items()),
+        )
 
 
 class BatchPlan:
@@ -58,8 +84,14 @@ class BatchPlan:
     ) -> None:
         self._seed = seed
         self._limits = limits
-        self._meter = TokenMeter(pairs, limits.sharing)
-        self._units = [unit for group in groups for unit in split_group(group, self._meter, limits)]
+        self._sharing = [limits.sharing_of(pair) for pair in pairs]
+        self._meters = {sharing: TokenMeter(pairs, sharing) for sharing in set(self._sharing)}
+        self._units = [
+            unit
+            for group in groups
+            for part in self._by_sharing(group)
+            for unit in split_group(part, self._meter(part), limits)
+        ]
         known = num_epochs if num_epochs and num_epochs > 0 else _MAX_PLANS
         self._num_plans = (
             min(known, _MAX_PLANS) if limits.max_tokens or self._has_big_units() else 1
@@ -84,6 +116,20 @@ class BatchPlan:
             plan[largest : largest + 1] = [plan[largest][:half], plan[largest][half:]]
         return plan
 
+    def sharing_of(self, batch: Sequence[int]) -> Sharing:
+        """Return what the rows of a batch hold."""
+        return self._sharing[batch[0]]
+
+    def _by_sharing(self, group: Sequence[int]) -> list[list[int]]:
+        """Return the pairs of a group that may be in one batch."""
+        parts: dict[Sharing, list[int]] = {}
+        for index in group:
+            parts.setdefault(self._sharing[index], []).append(index)
+        return list(parts.values())
+
+    def _meter(self, batch: Sequence[int]) -> "TokenMeter":
+        return self._meters[self.sharing_of(batch)]
+
     def _has_big_units(self) -> bool:
         return any(len(unit) > 1 for unit in self._units)
 
@@ -99,19 +145,21 @@ class BatchPlan:
         return self._pack(torch.randperm(len(self._units), generator=generator).tolist())
 
     def _pack(self, order: Iterable[int]) -> list[list[int]]:
-        """Fill batch after batch with units."""
-        _, batch_size, max_tokens = self._limits
+        """Fill batch after batch with units; one that shares rows and one that does not at once."""
+        max_tokens = self._limits.max_tokens
         batches: list[list[int]] = []
-        tokens = 0
+        filling: dict[Sharing, tuple[list[int], int]] = {}  # a batch and its tokens
         for unit in (self._units[place] for place in order):
-            if batches and len(batches[-1]) + len(unit) <= batch_size:
-                joined = self._meter.joined(tokens, batches[-1], unit) if max_tokens else 0
+            meter = self._meter(unit)
+            batch, tokens = filling.get(self.sharing_of(unit), ([], 0))
+            if batch and len(batch) + len(unit) <= self._limits.batch_size:
+                joined = meter.joined(tokens, batch, unit) if max_tokens else 0
                 if joined <= (max_tokens or 0):
-                    batches[-1] += unit
-                    tokens = joined
+                    batch += unit
+                    filling[self.sharing_of(unit)] = (batch, joined)
                     continue
             batches.append(list(unit))
-            tokens = self._meter.count(unit) if max_tokens else 0
+            filling[self.sharing_of(unit)] = (batches[-1], meter.count(unit) if max_tokens else 0)
         return batches
 
 
@@ -173,7 +221,7 @@ def split_group(group: Sequence[int], meter: TokenMeter, limits: Limits) -> list
     Raises:
         ConfigError: A pair alone exceeds ``max_tokens``.
     """
-    _, batch_size, max_tokens = limits
+    batch_size, max_tokens = limits.batch_size, limits.max_tokens
     if len(group) <= batch_size and (max_tokens is None or meter.count(group) <= max_tokens):
         return [list(group)]
     ordered = meter.sort(group)

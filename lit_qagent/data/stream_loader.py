@@ -4,11 +4,12 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterator
 
-from lit_qagent.data.batch import PairBatch, PairTokens, Sharing, collate_pairs
+from lit_qagent.data.batch import PairBatch, PairTokens, collate_pairs
 from lit_qagent.data.rendering import SequenceRenderer
 from lit_qagent.data.streaming import (
     LEFT_OVER,
     SAME_TOKENS,
+    UNSHARED,
     StreamSpec,
     WindowStream,
     open_stream,
@@ -28,14 +29,14 @@ class StreamLoader:
     Args:
         spec: What is streamed.
         renderer: Chat template, tokenizer and context limit.
-        sharing: See `collate_pairs`.
         accumulate: Batches of one optimizer step.
         rank: Which of the processes this is.
         world_size: How many processes there are.
         num_trained: Tells how many batches of this epoch were trained on; None counts those given.
 
     Attributes:
-        counts: What rendering has cost since the start, and pairs left out by reason.
+        counts: What rendering has cost since the start, and pairs left out by reason,
+            and those too long to share.
         num_batches: Batches of the epoch for this process, once they are all given.
     """
 
@@ -44,7 +45,6 @@ class StreamLoader:
         spec: StreamSpec,
         renderer: SequenceRenderer,
         *,
-        sharing: Sharing,
         accumulate: int = 1,
         rank: int = 0,
         world_size: int = 1,
@@ -54,7 +54,6 @@ class StreamLoader:
         self.num_batches: int | None = None
         self._spec = spec
         self._renderer = renderer
-        self._sharing: Sharing = sharing
         self._per_step = accumulate * world_size
         self._rank = rank
         self._world_size = world_size
@@ -75,7 +74,7 @@ class StreamLoader:
             mean_over = sum(map(len, step)) / self._per_step
             for pairs in step[self._rank :: self._world_size]:
                 self._given += 1
-                yield collate_pairs(pairs, self._sharing, mean_over)
+                yield collate_pairs(pairs, self._spec.limits.sharing_of(pairs[0]), mean_over)
         self.num_batches = self._given
         self._report()
 
@@ -163,4 +162,11 @@ class StreamLoader:
                 counts["too_long"],
                 counts[SAME_TOKENS],
                 counts[LEFT_OVER],
+            )
+        if counts[UNSHARED]:
+            _log.warning(
+                "of these %d had more than %d tokens, which the model lets no sequence have that "
+                "shares a row: they were computed unshared, with the same numbers",
+                counts[UNSHARED],
+                self._spec.limits.longest_shared,
             )

@@ -24,6 +24,7 @@ from lit_qagent.data.sources import PairSource, mixed
 T = TypeVar("T")
 SAME_TOKENS = "same_tokens"
 LEFT_OVER = "left_over"
+UNSHARED = "unshared"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +67,7 @@ class Window(NamedTuple):
     Attributes:
         number: Place in the epoch, from 0.
         batches: Pairs of each batch; as many batches as is a multiple of the processes.
-        counts: What rendering them has cost, and pairs left out by reason.
+        counts: What rendering them has cost, pairs left out by reason, and those too long to share.
     """
 
     number: int
@@ -118,6 +119,7 @@ class WindowStream(IterableDataset[Window]):
     def _render(self, number: int, pairs: Sequence[PreferencePair]) -> Window:
         """Render pairs and make batches of them; what is left out is counted."""
         renderer = self._renderer.fresh()
+        limits = self._spec.limits
         left_out = {SAME_TOKENS: 0, LEFT_OVER: 0}
         rendered = []
         for pair in pairs:
@@ -131,7 +133,8 @@ class WindowStream(IterableDataset[Window]):
         if len(rendered) < self._world_size:
             left_out[LEFT_OVER] = len(rendered)
             rendered = []
-        counts = {**renderer.counts.to_dict(), **left_out}
+        unshared = sum(limits.sharing_of(tokens) != limits.sharing for tokens in rendered)
+        counts = {**renderer.counts.to_dict(), **left_out, UNSHARED: unshared}
         return Window(number, self._plan(number, rendered) if rendered else [], counts)
 
     def _plan(self, number: int, pairs: list[PairTokens]) -> list[list[PairTokens]]:

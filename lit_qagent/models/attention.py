@@ -118,12 +118,25 @@ def branch_attention(
         )
         return output, None
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    query, key, value = _cast(query, key, value)
     found: Tensor
     if isinstance(branches, list):
         found = _SegmentAttention.apply(query, key, value, branches, scale)  # type: ignore[no-untyped-call]
     else:
         found = flex_attend(query, key, value, branches, scale)
     return found.transpose(1, 2).contiguous(), None
+
+
+def _cast(*tensors: Tensor) -> list[Tensor]:
+    """Return the tensors as ``scaled_dot_product_attention`` would take them.
+
+    Autocast knows that function, and neither the kernel under it nor FlexAttention; a float32
+    model hands over a float32 query and key, as they were rotated, with a bfloat16 value.
+    """
+    kind = tensors[0].device.type
+    if not torch.is_autocast_enabled(kind):
+        return list(tensors)
+    return [tensor.to(torch.get_autocast_dtype(kind)) for tensor in tensors]
 
 
 class _SegmentAttention(torch.autograd.Function):

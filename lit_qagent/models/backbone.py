@@ -21,7 +21,7 @@ from lit_qagent.models.attention import Rows
 from lit_qagent.models.base_model import decode, load_base_model, output_layer
 from lit_qagent.models.cached_attention import Group, cached_arguments
 from lit_qagent.models.full_weights import load_weights
-from lit_qagent.models.sharing import Way, find_way
+from lit_qagent.models.sharing import Way, find_way, longest_shared
 from lit_qagent.models.specs import BackboneSpec, LoraSpec
 
 if TYPE_CHECKING:
@@ -75,20 +75,20 @@ class Backbone(nn.Module):
         return size
 
     def shares_prefixes(self, length: int) -> bool:
-        """Return whether sequences of up to ``length`` tokens may share a row.
+        """Return whether sequences of up to ``length`` tokens may share a row."""
+        return length <= self.longest_shared
+
+    @property
+    def longest_shared(self) -> int:
+        """Most tokens of a sequence that may share a row; 0 if the model cannot share.
 
         What the configuration does not say is tried out: recurrent layers, positions that are
         counted and not given, attention that ignores who sees whom.
         """
-        config = self.language_model.config.get_text_config()
-        kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-        window = getattr(config, "sliding_window", None)
-        if window and (kinds == {"sliding_attention"} or not hasattr(config, "layer_types")):
-            # A window that is never left is none.
-            kinds = {"full_attention"} if length <= window else {"sliding_attention"}
-        if self.spec.attention == "flash_attention_2" or kinds != {"full_attention"}:
-            return False
-        return self.way is not None
+        longest = longest_shared(self.language_model.config.get_text_config())
+        if self.spec.attention == "flash_attention_2" or not longest or self.way is None:
+            return 0
+        return longest
 
     @property
     def way(self) -> Way | None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lit_qagent.core.errors import MissingPackage, ModelError
 from lit_qagent.models.attention import register_branch_attention
+from lit_qagent.models.rope import turn_by_own_length
 from lit_qagent.models.specs import BackboneSpec
 from lit_qagent.policies.pretrained import resolve_model
 
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _PROBE_IDS = (0, 1, 2, 3)
-_NOISE = ("dropout", "pdrop", "jitter_noise")  # how configurations name it
+# How configurations name it.
+_NOISE = ("dropout", "dropout_prob", "dropout_rate", "pdrop", "layerdrop", "jitter_noise")
 
 
 def decode(model: "PreTrainedModel", **inputs: Any) -> Tensor:  # noqa: ANN401 (models differ)
@@ -61,6 +63,7 @@ def load_base_model(spec: BackboneSpec) -> "PreTrainedModel":
             f"model {spec.name!r} cannot be loaded as {spec} ({error}); "
             "give the folder or hub id of a causal language model, or change the setting named"
         ) from error
+    turn_by_own_length(model)
     model.train()  # see Backbone.train
     _check_output_layer(model, spec.name)
     if spec.gradient_checkpointing:

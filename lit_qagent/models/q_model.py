@@ -126,10 +126,12 @@ class QModel(nn.Module):
     def _by_branches(self, batch: TokenBatch) -> bool:
         if not batch.is_branched:
             return False
-        if not self.backbone.shares_prefixes(int(batch.position_ids.max()) + 1):
+        length = int(batch.position_ids.max()) + 1
+        if not self.backbone.shares_prefixes(length):
             raise ConfigError(
                 f"{self.backbone.spec.name!r} with {self.backbone.spec.attention} attention cannot "
-                "share prefixes between sequences; set data.sharing to none"
+                f"share prefixes between sequences of {length} tokens (at most "
+                f"{self.backbone.longest_shared}); set data.sharing to none"
             )
         return self.backbone.way == "branches"
 

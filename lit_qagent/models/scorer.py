@@ -5,6 +5,7 @@ import logging
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import compress
 from typing import NamedTuple
 
 import torch
@@ -46,14 +47,21 @@ class QScorer:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="q-scorer")
         self._waiting: deque[_Request] = deque()
         self._cached = CachedScoring(q_model, max_bytes=int(cache_gb * 1e9))
-        self._shares = q_model.backbone.shares_prefixes(renderer.max_length)
-        self._keeps = self._shares and q_model.backbone.spec.attention == "sdpa"
+        self._longest_shared = q_model.backbone.longest_shared
+        self._keeps = bool(self._longest_shared) and q_model.backbone.spec.attention == "sdpa"
         if not self._keeps:
             _log.warning(
                 "every decision computes its whole history again, as %s with attention %r cannot "
                 "share prefixes here; the scores are the same",
                 q_model.backbone.spec.name,
                 q_model.backbone.spec.attention,
+            )
+        elif self._longest_shared < renderer.max_length:
+            _log.warning(
+                "histories of more than %d tokens are computed whole at every decision, as %s "
+                "cannot share longer prefixes; the scores are the same",
+                self._longest_shared,
+                q_model.backbone.spec.name,
             )
 
     @property
@@ -104,13 +112,21 @@ class QScorer:
     def _score(self, asked: list[list[TokenSequence]]) -> list[list[float]]:
         # Grad mode belongs to a thread, so it is set here and not by the caller.
         with torch.inference_mode():
-            if self._keeps:
-                return self._cached.score(asked)
-            return [self._score_whole(sequences) for sequences in asked]
+            kept = [self._keeps and self._may_share(sequences) for sequences in asked]
+            found = iter(self._cached.score(list(compress(asked, kept))))
+            return [
+                next(found) if is_kept else self._score_whole(sequences)
+                for sequences, is_kept in zip(asked, kept, strict=True)
+            ]
+
+    def _may_share(self, sequences: list[TokenSequence]) -> bool:
+        longest = max(len(one.prompt_ids) + len(one.action_ids) for one in sequences)
+        return longest <= self._longest_shared
 
     def _score_whole(self, sequences: list[TokenSequence]) -> list[float]:
-        """Score with nothing kept, for models whose attention is not ours."""
-        rows = [sequences] if self._shares else [[sequence] for sequence in sequences]
+        """Score with nothing kept: the attention is not ours, or the history leaves its window."""
+        may_share = self._may_share(sequences)
+        rows = [sequences] if may_share else [[sequence] for sequence in sequences]
         batch = collate_sequences(rows).to(self._q_model.backbone.language_model.device)
         values: list[float] = self._q_model(batch).tolist()
         return values

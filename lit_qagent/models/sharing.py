@@ -1,8 +1,9 @@
 """Whether a model keeps apart the sequences that share a row, and how: tried out, not assumed."""
 
 import logging
+import sys
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from lit_qagent.data.batch import collate_sequences
 from lit_qagent.data.rendering import TokenSequence
 from lit_qagent.models.attention import branch_mask, branches_of
 from lit_qagent.models.flex import BLOCK, flex_obstacle
+from lit_qagent.models.rope import rope_limits
 
 if TYPE_CHECKING:
     from lit_qagent.models.backbone import Backbone
@@ -23,18 +25,43 @@ _NUM_PROBES = 4
 _MAX_ERROR = {"float32": 0.005, "bfloat16": 0.05}  # of hidden states, relative
 
 
+def longest_shared(config: Any) -> int:  # noqa: ANN401 (any model's configuration)
+    """Return the most tokens of a sequence that may share a row, by a configuration; 0 is none.
+
+    In a row a token sees its whole sequence, so a window that the sequence never leaves is none.
+    """
+    kinds = set(getattr(config, "layer_types", None) or ())
+    window: int | None = getattr(config, "sliding_window", None)
+    if not kinds <= {"full_attention", "sliding_attention"}:
+        return 0
+    limits = rope_limits(config)
+    if "sliding_attention" in kinds or (window and not kinds):
+        limits.append(window or 0)
+    return min(limits, default=sys.maxsize)
+
+
 def find_way(backbone: "Backbone") -> Way | None:
     """Return the fastest way to share a row that a try confirms, None if there is none."""
     device = backbone.language_model.device
+    missed: str | None = None
     for way in ways_to_try(backbone.spec.attention, device):
-        try:
-            return way if keeps_branches_apart(backbone, way) else None
-        except Exception as error:  # compilers raise errors of many kinds
-            reason = " ".join(str(error).split())[:300]
-            _log.info("%s takes no packed row by %s: %s", backbone.spec.name, way, reason)
-            if way == "branches" and device.type != "cpu":
-                _warn_of_dense_mask(reason)
+        reason = _obstacle(backbone, way)
+        if reason is None:
+            if missed is not None:
+                _warn_of_dense_mask(missed)
+            return way
+        _log.info("%s takes no packed row by %s: %s", backbone.spec.name, way, reason)
+        missed = reason
     return None
+
+
+def _obstacle(backbone: "Backbone", way: Way) -> str | None:
+    """Return why a row cannot be shared in a way, None if it can."""
+    try:
+        kept = keeps_branches_apart(backbone, way)
+    except Exception as error:  # compilers raise errors of many kinds
+        return " ".join(str(error).split())[:300]
+    return None if kept else "its states are not those of sequences on their own"
 
 
 def ways_to_try(attention: str, device: torch.device) -> tuple[Way, ...]:
@@ -81,8 +108,10 @@ def keeps_branches_apart(backbone: "Backbone", way: Way) -> bool:
         )
         return states.flatten(0, 1)[batch.last_tokens].float()  # type: ignore[no-any-return]
 
-    # Without the adapter: training may make a model touchy, not its attention.
-    with backbone.reference() if backbone.is_adapted else nullcontext():
+    # Without the adapter: training may make a model touchy, not its attention. Without autocast,
+    # which rounds more than the tolerance of a float32 model allows.
+    as_it_is = backbone.reference() if backbone.is_adapted else nullcontext()
+    with as_it_is, torch.autocast(device.type, enabled=False):
         packed = last_states([sequences])
         alone = torch.cat([last_states([[one]]) for one in sequences])
     error = (packed - alone).norm() / alone.norm()

@@ -182,9 +182,9 @@ class StepDPO(pl.LightningModule):
             fill_reference(data, model, write=self.trainer.is_global_zero)
 
     @property
-    def shares_prefixes(self) -> bool:
-        """Whether sequences up to the context limit may share rows, for the data module."""
-        return self._model().backbone.shares_prefixes(self.max_length)
+    def longest_shared(self) -> int:
+        """Most tokens of a sequence that may share a row, for the data module; 0 if none may."""
+        return self._model().backbone.longest_shared
 
     @property
     def renderer(self) -> SequenceRenderer:

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lit_qagent.core.errors import ConfigError, DataError
+from lit_qagent.data.batch import Sharing
 from lit_qagent.data.datamodule import PreferenceDataModule
 from lit_qagent.data.rendering import SequenceRenderer
 from lit_qagent.data.splitting import split_tasks
@@ -24,10 +25,12 @@ def chat(tmp_path_factory: pytest.TempPathFactory) -> ChatRenderer:
     return load_renderer(str(save_tiny_model(tmp_path_factory.mktemp("model"))))
 
 
-def set_up(data: PreferenceDataModule, renderer: SequenceRenderer) -> PreferenceDataModule:
+def set_up(
+    data: PreferenceDataModule, renderer: SequenceRenderer, *, longest_shared: int = 2048
+) -> PreferenceDataModule:
     """Call setup as a trainer with a module of this renderer would."""
     trainer = SimpleNamespace(
-        lightning_module=SimpleNamespace(renderer=renderer, shares_prefixes=True),
+        lightning_module=SimpleNamespace(renderer=renderer, longest_shared=longest_shared),
         max_epochs=1,
         accumulate_grad_batches=1,
         global_rank=0,
@@ -51,6 +54,28 @@ def test_fractions_are_shares_of_the_tasks(task_ids: set[str], seed: int, fracti
     assert counts["valid"] == (max(1, round(fraction * len(task_ids))) if fraction else 0)
     assert counts["test"] == max(1, round(0.25 * len(task_ids)))
     assert split_of == split_tasks(set(sorted(task_ids)), seed=seed, valid=fraction, test=0.25)
+
+
+@pytest.mark.parametrize("sharing", ["batch", "pair"])
+def test_pairs_longer_than_the_model_can_share_are_unpacked_and_counted(
+    chat: ChatRenderer, tmp_path: Path, caplog: pytest.LogCaptureFixture, sharing: Sharing
+) -> None:
+    folder = write_pairs(tmp_path, make_pairs(10, pairs_per_task=3))
+    data = PreferenceDataModule(folder, batch_size=4, sharing=sharing)
+    set_up(data, SequenceRenderer(chat, 2048), longest_shared=175)
+
+    loaders: list[Any] = [data.train_dataloader(), data.val_dataloader(), data.test_dataloader()]
+    batches = [batch for loader in loaders for batch in loader]
+    batches += [batch for _, batch in data.reference_batches("train")]
+
+    lengths = [int(batch.tokens.position_ids.max()) + 1 for batch in batches]
+    assert [batch.tokens.is_branched for batch in batches] == [n <= 175 for n in lengths]
+    assert {n <= 175 for n in lengths} == {True, False}
+    counts = {s: sum(p.longest > 175 for p in data.pairs_of(s)) for s in ("train", "valid", "test")}
+    told = [r.getMessage() for r in caplog.records if "more than 175 tokens" in r.getMessage()]
+    assert len(told) == 1
+    for split, count in counts.items():
+        assert f"{count} of {len(data.pairs_of(split))} {split}" in told[0]
 
 
 def test_the_seed_decides_which_tasks_are_held_out() -> None:

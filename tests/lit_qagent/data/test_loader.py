@@ -28,7 +28,6 @@ def make_loader(
     return PairLoader(
         PAIRS,
         plan,
-        sharing="none",
         accumulate=accumulate,
         rank=rank,
         world_size=world_size,

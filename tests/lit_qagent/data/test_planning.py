@@ -130,6 +130,29 @@ def test_single_pairs_without_a_budget_are_plain_shuffled_batches() -> None:
     assert plan.in_order() == [[0, 1, 2], [3, 4, 5], [6]]
 
 
+@pytest.mark.parametrize("by_trajectory", [False, True])
+@pytest.mark.parametrize("max_tokens", [None, 250])
+def test_pairs_too_long_to_share_are_in_batches_of_their_own(
+    by_trajectory: bool, max_tokens: int | None
+) -> None:
+    pairs = [pair for task in range(4) for pair in trajectory(task, 5)]  # 24, 37, 50, 63, 76 tokens
+    groups = [list(range(5 * t, 5 * t + 5)) for t in range(4)] if by_trajectory else None
+    limits = Limits("batch", 4, max_tokens, longest_shared=50)
+    plan = BatchPlan(pairs, groups or [[i] for i in range(20)], limits=limits, seed=3)
+
+    for batches in (plan.batches(0), plan.batches(1), plan.in_order()):
+        assert sorted(i for batch in batches for i in batch) == list(range(20))
+        for batch in batches:
+            long = {pairs[i].longest > 50 for i in batch}
+            assert len(long) == 1
+            found = plan.sharing_of(batch)
+            assert found == ("none" if long == {True} else "batch")
+            computed = collate_pairs([pairs[i] for i in batch], found).tokens.token_ids.numel()
+            assert computed <= (max_tokens or 10**9)
+    # Of each kind there is one batch that is not full: 12 short pairs and 8 long ones by 4.
+    assert max_tokens or by_trajectory or len(plan) == 5
+
+
 def test_a_pair_over_the_budget_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"max_tokens is 30, a pair alone needs \d+; raise it"):
         make_plan(limits=Limits("batch", 100, 30))

@@ -50,13 +50,14 @@ def set_up(
     accumulate: int = 1,
     rank: int = 0,
     world_size: int = 1,
+    longest_shared: int = 2048,
     **options: Any,  # noqa: ANN401
 ) -> PreferenceDataModule:
     settings = {"streaming": True, "window": 12, "batch_size": 4, **options}
     data = PreferenceDataModule(pairs, **settings)
     renderer = SequenceRenderer(chat, max_length)
     trainer = SimpleNamespace(
-        lightning_module=SimpleNamespace(renderer=renderer, shares_prefixes=True),
+        lightning_module=SimpleNamespace(renderer=renderer, longest_shared=longest_shared),
         accumulate_grad_batches=accumulate,
         global_rank=rank,
         world_size=world_size,
@@ -122,6 +123,20 @@ def test_the_order_is_another_each_epoch_and_the_same_for_the_same_seed(
     assert first not in others
     assert order(0, num_workers=0, window=12) != order(0, window=40)
     assert sorted(flat(first)) == sorted(flat(others[0]))
+
+
+def test_pairs_longer_than_the_model_can_share_are_unpacked_and_counted(
+    chat: ChatRenderer, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    loader = open_loader(chat, folder, longest_shared=175)
+
+    batches = list(loader)
+
+    lengths = [int(batch.tokens.position_ids.max()) + 1 for batch in batches]
+    assert [batch.tokens.is_branched for batch in batches] == [n <= 175 for n in lengths]
+    unshared = sum(len(batch.names) for batch in batches if not batch.tokens.is_branched)
+    assert 0 < unshared < 48
+    assert f"of these {unshared} had more than 175 tokens" in caplog.text
 
 
 def test_workers_do_not_change_the_batches(chat: ChatRenderer, folder: Path) -> None:

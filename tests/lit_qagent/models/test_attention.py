@@ -69,6 +69,35 @@ def test_output_and_gradients_equal_the_dense_mask(
         torch.testing.assert_close(mine, other, atol=3 * tolerance, rtol=tolerance)
 
 
+@pytest.mark.parametrize("dtypes", [("float32", "bfloat16"), ("float32", "float32")])
+def test_under_autocast_it_casts_as_torchs_own_attention_does(dtypes: tuple[str, str]) -> None:
+    # What a float32 model hands over: q and k are float32 by their rotation, v is a linear layer's.
+    batch = batch_of_rows()
+    kinds = [getattr(torch, dtypes[0])] * 2 + [getattr(torch, dtypes[1])]
+    tensors = [
+        t.detach().to(kind).requires_grad_()
+        for t, kind in zip(inputs(batch, 2, torch.float32), kinds, strict=True)
+    ]
+    real = batch.is_token[:, None, :, None]
+    weights = torch.randn(*tensors[0].shape, generator=torch.Generator().manual_seed(1)) * real
+
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        dense = dense_attention(batch, *tensors)
+        query, key, value = tensors
+        found, _ = branch_attention(
+            nn.Identity(), query, key, value, None, branches=branches_of(batch)
+        )
+    expected = torch.autograd.grad((dense * weights).sum(), tensors)
+    ours = found.transpose(1, 2)
+    gradients = torch.autograd.grad((ours * weights).sum(), tensors)
+
+    assert ours.dtype == dense.dtype == torch.bfloat16
+    torch.testing.assert_close(ours * real, dense * real, atol=0.05, rtol=0)
+    for mine, other, kind in zip(gradients, expected, kinds, strict=True):
+        assert mine.dtype == kind
+        torch.testing.assert_close(mine, other, atol=0.15, rtol=0.05)
+
+
 def test_segments_by_hand() -> None:
     [row] = split_rows(collate_sequences([ROWS[1]]))
 

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -113,6 +114,21 @@ def test_dropout_of_the_base_model_is_off(tmp_path: Path) -> None:
 
     with torch.no_grad():
         assert torch.equal(q_model(one_row()), q_model(one_row()))
+
+
+def test_dropout_by_another_name_is_off(tmp_path: Path) -> None:
+    names: dict[str, Any] = {
+        "hidden_dropout_prob": 0.5,
+        "attention_probs_dropout_prob": 0.5,
+        "layerdrop": 0.5,
+    }
+    folder = save_tiny_model(tmp_path, kind="biogpt", **names)
+    q_model = tiny_q_model(tiny_spec(folder))
+
+    with torch.no_grad():
+        assert torch.equal(q_model(one_row()), q_model(one_row()))
+    config = q_model.backbone.language_model.config
+    assert [getattr(config, name) for name in names] == [0, 0, 0]
 
 
 def test_a_model_with_windows_does_not_share_prefixes(model: Path) -> None:

@@ -82,6 +82,15 @@ def test_scores_of_growing_histories_equal_the_reference(
     assert (render.counts.dropped_steps > 0) == (max_length == 160)
 
 
+def test_under_autocast_only_rounding_differs(model: Path, q_model: QModel) -> None:
+    cached = CachedScoring(q_model, max_bytes=LOTS)
+    for history in episode(1, 3):
+        sequences = renderer(model).render(history, COMMANDS)
+        with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
+            [values] = cached.score([sequences])
+        assert values == pytest.approx(reference_q(q_model, sequences), abs=0.1)
+
+
 def test_an_episode_computes_every_token_once(model: Path, q_model: QModel) -> None:
     render = renderer(model)
     cached = CachedScoring(q_model, max_bytes=LOTS)

@@ -6,7 +6,8 @@ from typing import Any, get_args
 import pytest
 import torch
 
-from lit_qagent.data.batch import Sharing, collate_pairs
+from lit_qagent.data.batch import PairBatch, PairTokens, Sharing, collate_pairs
+from lit_qagent.data.planning import BatchPlan, Limits, group_pairs
 from lit_qagent.data.rendered import render_pair
 from lit_qagent.data.rendering import SequenceRenderer
 from lit_qagent.models.backbone import build_backbone
@@ -58,6 +59,73 @@ def test_log_probs_and_gradients_equal_the_pair_by_pair_reference(
         for name, gradient in expected.items():
             scale = max(1.0, float(gradient.abs().max()))
             torch.testing.assert_close(ours[name] / scale, gradient / scale, atol=1e-5, rtol=1e-5)
+
+
+LIMIT = 142  # pairs have 97 to 282 tokens; in some the chosen side alone is within the limit
+LONG: dict[str, Any] = {
+    "rope_type": "longrope",
+    "short_factor": [1.0, 1.5, 2.0, 3.0, 3.0, 3.0, 3.0, 3.0],
+}
+LONG |= {"long_factor": [4.0] * 8, "original_max_position_embeddings": LIMIT}
+BOTH = ["full_attention", "sliding_attention"]
+LIMITED: list[tuple[str, dict[str, Any]]] = [
+    ("phi3", {"sliding_window": LIMIT}),
+    ("mistral", {"sliding_window": LIMIT}),
+    ("qwen2", {"sliding_window": LIMIT, "use_sliding_window": True, "layer_types": BOTH}),
+    ("phi3", {"rope_scaling": LONG, "original_max_position_embeddings": LIMIT}),
+    ("llama", {"rope_parameters": {**LONG, "rope_theta": 10000.0}, "head_dim": 16}),
+]
+
+
+def planned(
+    pairs: list[PairTokens], longest_shared: int, sharing: Sharing
+) -> list[tuple[list[int], PairBatch]]:
+    limits = Limits(sharing, 4, longest_shared=longest_shared)
+    plan = BatchPlan(pairs, group_pairs(pairs), limits=limits)
+    return [
+        (batch, collate_pairs([pairs[i] for i in batch], plan.sharing_of(batch)))
+        for batch in plan.in_order()
+    ]
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize(("kind", "changes"), LIMITED)
+def test_short_pairs_are_packed_and_long_ones_not_and_both_are_exact(
+    kind: str, changes: dict[str, Any], attention: str, tmp_path: Path
+) -> None:
+    save_tiny_model(tmp_path, kind=kind, **{"initializer_range": 0.1, **changes})
+    q_model = tiny_q_model(tiny_spec(tmp_path, attention=attention))
+    renderer = SequenceRenderer(load_renderer(str(tmp_path)), 2048)
+    drafts = [*PAIRS, make_pair(1, 0), make_pair(2, 0), make_pair(2, 4)]
+    pairs = [tokens for pair in drafts if (tokens := render_pair(pair, renderer)) is not None]
+    network = q_model.backbone.model
+    with torch.no_grad():
+        sides = [
+            [reference_action_log_prob(network, *one) for one in (p.chosen, p.rejected)]
+            for p in pairs
+        ]
+    naive = torch.tensor(sides)
+
+    assert q_model.backbone.longest_shared == LIMIT
+    is_long = [pair.longest > LIMIT for pair in pairs]
+    assert {True, False} == set(is_long)
+    for sharing in get_args(Sharing):
+        for indices, batch in planned(pairs, LIMIT, sharing):
+            shared = sharing != "none" and not any(is_long[i] for i in indices)
+            assert batch.tokens.is_branched == shared
+            found = q_model.action_log_probs(batch.tokens).view(-1, 2)
+            torch.testing.assert_close(found, naive[indices], atol=1e-5, rtol=1e-6)
+    # Sequences of all lengths beside each other, none of them shared.
+    found = q_model.action_log_probs(collate_pairs(pairs, "none").tokens).view(-1, 2)
+    torch.testing.assert_close(found, naive, atol=1e-5, rtol=1e-6)
+
+
+def test_dynamic_rope_shares_as_far_as_it_is_not_scaled(tmp_path: Path) -> None:
+    rope = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}
+    folder = save_tiny_model(tmp_path, rope_parameters=rope, max_position_embeddings=LIMIT)
+    backbone = tiny_q_model(tiny_spec(folder)).backbone
+
+    assert backbone.longest_shared == backbone.context == LIMIT
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ graphs are counted before a compiler for kernels would see them. Tests marked gp
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from lit_qagent.data.batch import TokenBatch, collate_pairs, collate_sequences
 from lit_qagent.data.rendered import render_pair
 from lit_qagent.data.rendering import SequenceRenderer, TokenSequence
 from lit_qagent.models import flex, sharing
-from lit_qagent.models.attention import branch_attention, branch_mask
+from lit_qagent.models.attention import branch_attention, branch_mask, branches_of
 from lit_qagent.models.flex import block_mask, flex_obstacle
 from lit_qagent.models.q_model import QModel
 from lit_qagent.policies.chat import load_renderer
@@ -269,6 +270,27 @@ def test_flex_that_does_not_compile_falls_back_to_the_dense_mask(
 
     assert q_model.backbone.way == "mask"
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-6)
+
+
+def test_flex_that_computes_something_else_falls_back_to_the_dense_mask(
+    model: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def blurred(batch: TokenBatch) -> object:  # every token sees all before it
+        return branches_of(
+            replace(batch, position_ids=torch.arange(batch.token_ids.shape[1])[None])
+        )
+
+    batch = collate_pairs(rendered(model), "batch").tokens
+    expected = tiny_q_model(tiny_spec(model)).action_log_probs(batch)
+    monkeypatch.setattr(sharing, "ways_to_try", lambda *_: ("branches", "mask"))
+    monkeypatch.setattr(sharing, "branches_of", blurred)
+    q_model = tiny_q_model(tiny_spec(model))
+
+    found = q_model.action_log_probs(batch)
+
+    assert q_model.backbone.way == "mask"
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-6)
+    assert "instead of FlexAttention (its states are not those of sequences on" in caplog.text
 
 
 def rendered(model: Path) -> list[Any]:

@@ -16,6 +16,7 @@ from lit_qagent.models.q_model import QModel
 from lit_qagent.models.scorer import QScorer
 from lit_qagent.policies.chat import load_renderer
 from tests.pair_folder import make_pair
+from tests.reference import reference_action_log_prob
 from tests.tiny_model import save_tiny_model
 from tests.tiny_q_model import tiny_q_model, tiny_spec
 
@@ -85,6 +86,32 @@ def test_a_model_that_cannot_share_prefixes_scores_the_same_and_says_what_it_cos
 
     assert asyncio.run(scorer.score(history, ACTIONS)) == pytest.approx(expected, abs=1e-5)
     assert "every decision computes its whole history again" in caplog.text
+
+
+def test_only_histories_that_leave_the_window_are_computed_whole(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = save_tiny_model(tmp_path, kind="phi3", sliding_window=230)
+    q_model = tiny_q_model(tiny_spec(model))
+    scorer = QScorer(q_model, make_renderer(model))
+    whole: list[int] = []
+    q_model.register_forward_hook(lambda *_: whole.append(1))
+
+    found = []
+    for depth in range(5):  # of 97 to 282 tokens
+        found.append(asyncio.run(scorer.score(pair_history(make_pair(0, depth)), ACTIONS)))
+
+    assert 0 < len(whole) < 5
+    network = q_model.backbone.model
+    for depth, values in enumerate(found):
+        sequences = make_renderer(model).render(pair_history(make_pair(0, depth)), ACTIONS)
+        with torch.no_grad():
+            policy = [float(reference_action_log_prob(network, *one)) for one in sequences]
+            with q_model.backbone.reference():
+                base = [float(reference_action_log_prob(network, *one)) for one in sequences]
+        expected = [0.1 * (now - then) for now, then in zip(policy, base, strict=True)]
+        assert values == pytest.approx(expected, abs=1e-5)
+    assert "histories of more than 230 tokens are computed whole" in caplog.text
 
 
 def test_many_episodes_may_ask_at_once(model: Path, q_model: QModel, history: History) -> None:

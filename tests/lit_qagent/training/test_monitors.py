@@ -17,11 +17,12 @@ from tests.tiny_q_model import tiny_spec
 
 
 class Watch(pl.Callback):
-    """Keeps what the progress bar shows and the last batch."""
+    """Keeps what the progress bar shows, the last batch, and whether rows were shared."""
 
     def __init__(self) -> None:
         self.shown: dict[str, float] = {}
         self.batch: PairBatch | None = None
+        self.branched: set[bool] = set()
 
     def on_train_batch_end(
         self,
@@ -33,6 +34,7 @@ class Watch(pl.Callback):
     ) -> None:
         self.shown = {k: float(v) for k, v in trainer.progress_bar_metrics.items()}
         self.batch = batch
+        self.branched.add(batch.tokens.is_branched)
 
 
 def fit(model: Path, folder: Path, sharing: str) -> Watch:
@@ -72,12 +74,25 @@ def test_the_progress_bar_shows_speed_padding_sharing_and_memory(tmp_path: Path)
 def test_a_model_that_packing_cannot_serve_trains_unpacked_and_the_log_says_so(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    model = save_tiny_model(tmp_path / "model", kind="mistral", sliding_window=64)
+    model = save_tiny_model(tmp_path / "model", kind="bloom")  # ALiBi counts within the row
 
     watch = fit(model, tmp_path, "batch")
 
     assert watch.batch is not None
     assert not watch.batch.tokens.is_branched
     assert watch.shown["speed/sharing"] == 1.0
-    assert "cannot keep sequences apart that share a row (sliding window" in caplog.text
+    assert "cannot keep sequences apart that share a row (recurrent" in caplog.text
     assert "data.sharing is none instead of batch" in caplog.text
+
+
+def test_a_model_with_a_window_shares_what_stays_within_it_and_the_log_counts_the_rest(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = save_tiny_model(tmp_path / "model", kind="phi3", sliding_window=120)
+
+    watch = fit(model, tmp_path, "batch")
+
+    # Of 6 tasks one pair in two, the one at depth 1, has more than 120 tokens.
+    assert "no sequence of more than 120 tokens share a row" in caplog.text
+    assert "6 of 12 train, 1 of 2 valid, 1 of 2 test pairs are computed unshared" in caplog.text
+    assert watch.branched == {True, False}
