@@ -211,7 +211,9 @@ def test_a_q_model_whose_context_overflows_fails_its_own_episodes_only(tmp_path:
     failed = {episode.agent for episode in episodes if episode.failure}
     assert failed == {"q_guided"}
     cut = [episode for episode in episodes if episode.failure]
-    assert {(len(episode.steps), episode.requests) for episode in cut} == {(1, 1)}
+    # The second decision was asked and paid for before it could not be scored: four candidates of
+    # three tokens each time.
+    assert {(len(e.steps), e.requests, e.generated_tokens) for e in cut} == {(1, 2, 24)}
     outcomes = write_report(tmp_path)["agents"]["q_guided"]["outcomes"]
     assert outcomes["context overflow"] == 8
 
