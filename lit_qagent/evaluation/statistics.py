@@ -16,6 +16,7 @@ from scipy.stats import bootstrap
 
 from lit_qagent.evaluation.episodes import PlayedEpisode
 from lit_qagent.evaluation.significance import (
+    ALPHA,
     minimum_detectable_difference,
     permutation_p_values,
 )
@@ -206,8 +207,18 @@ def bootstrap_means(
     }
 
 
-def verdict(estimate: Estimate) -> Verdict:
-    """Say in plain words what an interval of a difference shows."""
+def verdict(estimate: Estimate, p_value: float | None) -> Verdict:
+    """Say in plain words what a difference shows: something only if both of its tests say so.
+
+    The bootstrap alone would call any two tasks of one sign a difference: their resamples never
+    leave the values at hand.
+
+    Args:
+        estimate: The difference with its interval.
+        p_value: Of the permutation test, not corrected; None shows nothing.
+    """
+    if p_value is None or p_value > ALPHA:
+        return "no difference shown"
     if estimate.low is not None and estimate.low > 0:
         return "better"
     if estimate.high is not None and estimate.high < 0:
