@@ -57,8 +57,8 @@ def write_report(folder: Path) -> dict[str, Any]:
         "q_model_text": _in_one_line(settings["q_model"]),
         "tables": tables,
         "reward_plot": reward_plot(report["agents"]),
-        "difference_plot": difference_plot(report["differences"]),
-        "curve_plots": curve_plots(report["agents"]),
+        "difference_plot": difference_plot(report),
+        "curve_plots": curve_plots(report["agents"], report["sampling"]),
         "examples": choose_examples(episodes),
     }
     templates = Templates(
