@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from lit_qagent.evaluation.specs import SCHEMA_VERSION
 from lit_qagent.evaluation.statistics import (
     AgentSummary,
     compare,
+    failures_as_zero,
     metric_names,
     summarize,
 )
@@ -99,6 +101,7 @@ def build_report(
                 **_agent_row(summarize(some, metrics)),
                 "cost": cost_per_episode(some, prices),
                 "outcomes": count_outcomes(some),
+                **(_with_failures(some, metrics) if failed else {}),
             }
             for name, some in by_agent.items()
         },
@@ -157,6 +160,13 @@ def _agent_row(summary: AgentSummary) -> dict[str, Any]:
         for key, estimate in summary.estimates.items()
     }
     return {**means, **counts, "intervals": intervals}
+
+
+def _with_failures(
+    episodes: Sequence[PlayedEpisode], metrics: Sequence[str]
+) -> dict[str, dict[str, Any]]:
+    found = failures_as_zero(episodes, metrics)
+    return {"failures_as_zero": {key: asdict(estimate) for key, estimate in found.items()}}
 
 
 def _differences(

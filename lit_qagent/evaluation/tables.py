@@ -31,6 +31,24 @@ def agent_table(report: Mapping[str, Any], *, intervals: bool = True) -> Rows:
     return rows
 
 
+def failure_table(report: Mapping[str, Any], *, intervals: bool = True) -> Rows:
+    """Return what agents earned with failures as reward 0; empty where no episode failed."""
+    if not report["episodes"]["failed"]:
+        return []
+    scores = [MAIN, "success", *report["metrics"]]
+    rows = [["agent", *scores, "failed"]]
+    for name, row in report["agents"].items():
+        found = row["failures_as_zero"]
+        means = {key: one["mean"] for key, one in found.items()}
+        cells = ["-"] * len(scores)
+        if found:
+            shown = [with_interval(means[key], found[key]) for key in scores]
+            cells = shown if intervals else [f"{means[key]:.3f}" for key in scores]
+        failed = f"{row['failures']} of {row['episodes'] + row['failures']}"
+        rows.append([flagged(name, row), *cells, failed])
+    return rows
+
+
 def difference_table(report: Mapping[str, Any], *, brief: bool = False) -> Rows:
     """Return the table of differences in reward; brief fits a terminal."""
     extra = [] if brief else ["p", "detectable", "cost"]

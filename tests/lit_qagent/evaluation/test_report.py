@@ -15,7 +15,7 @@ from lit_qagent.evaluation.plots import curve_plots, difference_plot, reward_plo
 from lit_qagent.evaluation.report import write_report
 from lit_qagent.evaluation.shard import EpisodeShard
 from lit_qagent.evaluation.specs import AgentSpec
-from lit_qagent.evaluation.tables import agent_table, difference_table
+from lit_qagent.evaluation.tables import agent_table, difference_table, failure_table
 from tests.toy_players import WordScorer, make_episode, make_evaluation, with_rewards
 
 EVIL = "<script>alert('x')</script> & | `"
@@ -150,6 +150,32 @@ def test_the_same_folder_gives_the_same_report(tmp_path: Path) -> None:
     assert first == (
         (tmp_path / "report.json").read_bytes(), (tmp_path / "report.html").read_bytes()
     )  # fmt: skip
+
+
+def test_where_episodes_failed_every_agent_is_shown_with_failures_as_nothing_earned(
+    tmp_path: Path,
+) -> None:
+    report = write_report(make_folder(tmp_path, hand_made()))
+
+    # plain: task a .25, task b mean(0, failed) = 0; two of two seeds of b lack a metric.
+    assert report["agents"]["plain"]["failures_as_zero"]["reward"] == {
+        "mean": 0.125, "low": 0.0, "high": 0.25
+    }  # fmt: skip
+    rows = {row[0]: row for row in failure_table(report)}
+    assert rows["plain"][1:3] == ["0.125 [0.000, 0.250]", "0.000 [0.000, 0.000]"]
+    assert (rows["plain"][-1], rows["random_of_n"][-1]) == ("1 of 4", "0 of 4")
+    assert rows["q_guided"][1] == "0.875 [0.750, 1.000]"
+    for name in ("report.md", "report.html"):
+        assert "failed episodes counted as reward 0" in (tmp_path / name).read_text()
+
+
+def test_where_no_episode_failed_nothing_is_said_of_it(tmp_path: Path) -> None:
+    report = write_report(make_folder(tmp_path, [e for e in hand_made() if e.failure is None]))
+
+    assert failure_table(report) == []
+    assert "failures_as_zero" not in report["agents"]["plain"]
+    for name in ("report.md", "report.html"):
+        assert "counted as reward 0" not in (tmp_path / name).read_text()
 
 
 def test_html_is_one_file_with_every_text_escaped(tmp_path: Path) -> None:

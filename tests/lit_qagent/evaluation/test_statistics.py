@@ -9,6 +9,7 @@ from lit_qagent.evaluation.statistics import (
     Estimate,
     bootstrap_means,
     compare,
+    failures_as_zero,
     metric_names,
     quantities,
     summarize,
@@ -75,6 +76,20 @@ def test_failed_episodes_are_counted_and_in_no_mean() -> None:
     assert (summary.tasks, summary.episodes, summary.failures) == (1, 1, 1)
     assert (summary.dropped_steps, summary.cut_candidates) == (2, 3)
     assert summary.estimates["reward"] == Estimate(mean=1.0, low=None, high=None)
+
+
+def test_failed_episodes_count_as_nothing_earned_where_that_is_asked_for() -> None:
+    failed = make_episode("plain", "b", 1, steps=[], failure="PolicyFailure: x")
+    finished = with_rewards("plain", {"a": [1.0, 1.0], "b": [1.0]}, metrics={"em": 0.5})
+
+    estimates = failures_as_zero([*finished, failed], ["em"])
+
+    # Task a 1, task b mean(1, 0) = .5.
+    assert estimates["reward"] == Estimate(mean=0.75, low=0.5, high=1.0)
+    assert (estimates["success"].mean, estimates["em"].mean) == (0.75, 0.375)
+    assert list(estimates) == ["reward", "success", "em"]
+    assert failures_as_zero([failed], [])["reward"] == Estimate(mean=0.0, low=None, high=None)
+    assert failures_as_zero([], []) == {}
 
 
 def test_an_agent_without_a_finished_episode_has_no_estimates() -> None:
