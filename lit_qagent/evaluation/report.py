@@ -15,7 +15,12 @@ from lit_qagent.core import manifest
 from lit_qagent.core.errors import StoreError
 from lit_qagent.evaluation import tables
 from lit_qagent.evaluation.agreement import read_agreement
-from lit_qagent.evaluation.cost import cost_per_episode, cost_ratio, is_matched
+from lit_qagent.evaluation.cost import (
+    cost_per_episode,
+    cost_ratio,
+    is_matched,
+    nearest_in_cost,
+)
 from lit_qagent.evaluation.depths import decisions_by_depth, regret_by_depth
 from lit_qagent.evaluation.differences import difference_row, significance_rows
 from lit_qagent.evaluation.episodes import TRAJECTORIES_GLOB, PlayedEpisode, read_episodes
@@ -105,7 +110,8 @@ def build_report(
             }
             for name, some in by_agent.items()
         },
-        "differences": _differences(settings, by_agent, metrics),
+        "differences": _differences(settings, settings["controls"], by_agent, metrics),
+        "differences_at_nearest_cost": _nearest_differences(settings, by_agent, metrics),
         "by_depth": {name: decisions_by_depth(some) for name, some in by_agent.items()},
         "regret_by_depth": _regrets(settings, by_agent),
         "agreement_by_depth": read_agreement(folder)["by_depth"],
@@ -169,13 +175,34 @@ def _with_failures(
     return {"failures_as_zero": {key: asdict(estimate) for key, estimate in found.items()}}
 
 
-def _differences(
+def _nearest_differences(
     settings: Mapping[str, Any],
     by_agent: Mapping[str, Sequence[PlayedEpisode]],
     metrics: Sequence[str],
 ) -> dict[str, Any]:
-    """Return treatment minus each control, tested with a correction for their number."""
+    """Return treatment minus the nearest in cost of controls with several numbers of candidates.
+
+    ``variants`` of a row are the agents that there were to choose from.
+    """
+    prices = settings.get("prices")
+    cost = {name: cost_per_episode(some, prices) for name, some in by_agent.items()}
     treatment, controls = settings["treatment"], settings["controls"]
+    variants = nearest_in_cost(treatment, controls, settings["agents"], cost)
+    rows = _differences(settings, list(variants), by_agent, metrics)
+    return {
+        name: {**row, "variants": some}
+        for (name, row), some in zip(rows.items(), variants.values(), strict=True)
+    }
+
+
+def _differences(
+    settings: Mapping[str, Any],
+    controls: Sequence[str],
+    by_agent: Mapping[str, Sequence[PlayedEpisode]],
+    metrics: Sequence[str],
+) -> dict[str, Any]:
+    """Return treatment minus each control, tested with a correction for their number."""
+    treatment = settings["treatment"]
     found = {name: compare(by_agent[treatment], by_agent[name], metrics) for name in controls}
     prices = settings.get("prices")
     cost = {name: cost_per_episode(some, prices) for name, some in by_agent.items()}

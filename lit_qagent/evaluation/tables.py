@@ -49,11 +49,13 @@ def failure_table(report: Mapping[str, Any], *, intervals: bool = True) -> Rows:
     return rows
 
 
-def difference_table(report: Mapping[str, Any], *, brief: bool = False) -> Rows:
-    """Return the table of differences in reward; brief fits a terminal."""
+def difference_table(
+    report: Mapping[str, Any], *, brief: bool = False, part: str = "differences"
+) -> Rows:
+    """Return the table of differences in reward of a part of the report; brief fits a terminal."""
     extra = [] if brief else ["p", "detectable", "cost"]
     rows = [["treatment - control", MAIN, "verdict", "p (Holm)", *extra, "tasks", "left out"]]
-    for name, row in report["differences"].items():
+    for name, row in report[part].items():
         shown = with_interval(row["mean"], row, signed=True) if row["tasks"] else "-"
         cells = [shown, row["verdict"], p_text(row["p_holm"])]
         if not brief:
@@ -62,6 +64,15 @@ def difference_table(report: Mapping[str, Any], *, brief: bool = False) -> Rows:
         title = flagged_pair(name, report)
         rows.append([title, *cells, str(row["tasks"]), str(row["excluded_episodes"])])
     return rows
+
+
+def nearest_note(report: Mapping[str, Any]) -> str:
+    """Return which agents are nearest in cost, and of which they were chosen."""
+    chosen = (
+        f"{name.partition(' - ')[2]} (of {', '.join(row['variants'])})"
+        for name, row in report["differences_at_nearest_cost"].items()
+    )
+    return "; ".join(chosen)
 
 
 def shortened_table(report: Mapping[str, Any]) -> Rows:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from lit_qagent.agents.selection import OracleSelector, QSelector
+from lit_qagent.agents.selection import OracleSelector, QSelector, RandomSelector
 from lit_qagent.core import manifest
 from lit_qagent.core.errors import StoreError
 from lit_qagent.evaluation.cost import Prices
@@ -176,6 +176,41 @@ def test_where_no_episode_failed_nothing_is_said_of_it(tmp_path: Path) -> None:
     assert "failures_as_zero" not in report["agents"]["plain"]
     for name in ("report.md", "report.html"):
         assert "counted as reward 0" not in (tmp_path / name).read_text()
+
+
+def test_the_control_nearest_in_cost_is_named_and_compared(tmp_path: Path) -> None:
+    agents = {
+        "q_guided": AgentSpec(selector=QSelector(), num_candidates=4),
+        "random_of_4": AgentSpec(selector=RandomSelector(), num_candidates=4),
+        "random_of_9": AgentSpec(selector=RandomSelector(), num_candidates=9),
+    }
+    # The control that was asked for costs half as much; another of its rule costs about as much.
+    tokens = {"q_guided": 120, "random_of_4": 60, "random_of_9": 115}
+    rewards = {"q_guided": 1.0, "random_of_4": 0.0, "random_of_9": 0.5}
+    play = {"controls": ["random_of_4"]}
+    evaluation = make_evaluation(tmp_path, agents=agents, play=play, tasks={"num_tasks": 2})
+    manifest.claim(tmp_path / "manifest.json", evaluation.settings({}), "Results folder")
+    with EpisodeLog(tmp_path / "trajectories.jsonl") as log:
+        for name, reward in rewards.items():
+            some = {"a": [reward], "b": [reward]}
+            for episode in with_rewards(name, some, prompt_tokens=tokens[name]):
+                log.append(episode)
+
+    report = write_report(tmp_path)
+
+    assert list(report["differences"]) == ["q_guided - random_of_4"]
+    [(name, row)] = report["differences_at_nearest_cost"].items()
+    assert name == "q_guided - random_of_9"
+    assert (row["mean"], row["cost_matched"]) == (0.5, True)
+    assert row["variants"] == ["random_of_4", "random_of_9"]
+    for kind in ("md", "html"):
+        text = (tmp_path / f"report.{kind}").read_text()
+        assert "random_of_9 (of random_of_4, random_of_9)" in text
+
+
+def test_without_variants_of_a_control_there_is_no_nearest(tmp_path: Path) -> None:
+    assert write_report(make_folder(tmp_path, hand_made()))["differences_at_nearest_cost"] == {}
+    assert "nearest in cost" not in (tmp_path / "report.html").read_text()
 
 
 def test_html_is_one_file_with_every_text_escaped(tmp_path: Path) -> None:
