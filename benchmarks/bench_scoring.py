@@ -38,10 +38,12 @@ from lit_qagent.models.specs import BackboneSpec, LoraSpec
 from lit_qagent.policies.chat import load_renderer
 from lit_qagent.policies.pretrained import resolve_model
 
+MODEL = "SmolLM2-135M-Instruct"
 NUM_STEPS = 7
 MIDDLE = NUM_STEPS // 2
 ORIGINAL_STEPS = (0, MIDDLE, NUM_STEPS - 1)
 BETA = 0.1
+HEAD_WORDS, OBSERVATION_WORDS = 330, 80  # as in ReAct on HotPotQA
 _WORDS = (
     "river museum second northern writer album station bridge founded painter opened village "
     "between league island former court school award library director valley season century"
@@ -57,7 +59,7 @@ def make_episode(num_candidates: int) -> list[tuple[History, list[str]]]:
         return " ".join(rng.choice(WORDS) for _ in range(num_words))
 
     head = (
-        Message(role="system", content=f"Answer the question in steps. {text(330)}"),
+        Message(role="system", content=f"Answer the question in steps. {text(HEAD_WORDS)}"),
         Message(role="user", content=f"Question: {text(18)}?"),
     )
     turns: tuple[Message, ...] = ()
@@ -69,14 +71,14 @@ def make_episode(num_candidates: int) -> list[tuple[History, list[str]]]:
         steps.append((History(head=head, turns=turns), candidates))
         turns += (
             Message(role="assistant", content=rng.choice(candidates)),
-            Message(role="user", content=f"Observation: {text(80)}."),
+            Message(role="user", content=f"Observation: {text(OBSERVATION_WORDS)}."),
         )
     return steps
 
 
 def load_q_model(head: QHead | None = None) -> QModel:
     torch.manual_seed(0)
-    spec = BackboneSpec(name="SmolLM2-135M-Instruct", dtype="float32")
+    spec = BackboneSpec(name=MODEL, dtype="float32")
     backbone = build_backbone(spec, LoraSpec(rank=16, alpha=32))
     q_model = QModel(backbone, head or ImplicitQHead(beta=BETA))
     for name, parameter in q_model.named_parameters():
@@ -86,7 +88,7 @@ def load_q_model(head: QHead | None = None) -> QModel:
 
 
 def make_renderer() -> SequenceRenderer:
-    return SequenceRenderer(load_renderer(resolve_model("SmolLM2-135M-Instruct")), 8192)
+    return SequenceRenderer(load_renderer(resolve_model(MODEL)), 8192)
 
 
 def run_base(num_candidates: int) -> dict[str, Any]:

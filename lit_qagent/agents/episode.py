@@ -155,13 +155,17 @@ async def _take_step(
         oracle = TrueReturns(agent, branch, agent.selector.rollouts, seed=decision_seed)
     try:
         decision = await agent.decide(
-            played.history, branch.observation, seed=decision_seed, notes=notes, scorer=oracle
+            played.history,
+            branch.observation,
+            seed=decision_seed,
+            notes=notes,
+            scorer=oracle,
+            usage=played.usage,
         )
     finally:
         if oracle:
             played.usage.add(**oracle.usage.to_dict())
             played.extra_steps += oracle.num_steps
-    decision.proposed.count(played.usage)
     step = await branch.act(decision.action)
     played.decisions.append(decision)
     played.history = extend_history(played.history, step)

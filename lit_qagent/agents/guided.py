@@ -135,6 +135,7 @@ class GuidedAgent:
         seed: int,
         notes: Sequence[str] = (),
         scorer: Scorer | None = None,
+        usage: Usage | None = None,
     ) -> Decision:
         """Propose and pick; nothing is executed here.
 
@@ -145,6 +146,8 @@ class GuidedAgent:
             notes: What earlier trials have taught. The policy reads them; the scorer does not, as
                 it was trained on prompts without any.
             scorer: Gives values for this decision instead of the agent's own.
+            usage: The cost of each batch is added as soon as it is there, so that a decision that
+                an error cuts off is paid for too.
         """
         source = scorer or self.scorer
         values = _Remembered(source) if source else None
@@ -159,6 +162,8 @@ class GuidedAgent:
                 constraint=action_constraint(observation, self.prompt),
                 seed=derive_seed(seed, len(proposed.proposals)) if proposed else seed,
             )
+            if usage is not None:
+                batch.count(usage)
             proposed = proposed.joined(batch) if proposed else batch
             selection = await self.selector.select(
                 history, proposed.proposals, rng=random.Random(seed), scorer=values

@@ -1,5 +1,6 @@
 """Rules that pick one of n proposed actions; only the picked one is executed."""
 
+import math
 import random
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -8,7 +9,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 from lit_qagent.core.actions import canonical_action
-from lit_qagent.core.errors import ConfigError
+from lit_qagent.core.errors import ConfigError, ModelError
 from lit_qagent.core.records import History, Proposal
 
 
@@ -135,13 +136,14 @@ class QSelector(Selector):
 
         Raises:
             ConfigError: No scorer was given.
+            ModelError: A value is not finite.
         """
         if scorer is None:
             raise ConfigError("QSelector needs a Q-model; give a checkpoint to predict")
         distinct: dict[str, str] = {}
         for proposal in proposals:
             distinct.setdefault(canonical_action(proposal.text), proposal.text)
-        values = await scorer.score(history, list(distinct.values()))
+        values = await finite_scores(scorer, history, list(distinct.values()))
         value_of = dict(zip(distinct, values, strict=True))
         scores = tuple(value_of[canonical_action(proposal.text)] for proposal in proposals)
         return Selection(index=scores.index(max(scores)), scores=scores)
@@ -233,6 +235,23 @@ class OracleSelector(QSelector):
         if rollouts < 1:
             raise ConfigError(f"OracleSelector.rollouts must be >= 1, got {rollouts}")
         self.rollouts = rollouts
+
+
+async def finite_scores(scorer: Scorer, history: History, candidates: Sequence[str]) -> list[float]:
+    """Return a scorer's values; the highest of values with a NaN among them is any of them.
+
+    Raises:
+        ModelError: A value is not finite.
+    """
+    values = await scorer.score(history, candidates)
+    for candidate, value in zip(candidates, values, strict=True):
+        if not math.isfinite(value):
+            raise ModelError(
+                f"the Q-model gives the value of {value} to candidate {candidate!r} after "
+                f"{history.num_steps} steps; its weights or its numbers are broken: try another "
+                "checkpoint, or dtype float32"
+            )
+    return values
 
 
 def _mean_log_prob(proposal: Proposal) -> float:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lit_qagent.agents.selection import Scorer
+from lit_qagent.agents.selection import Scorer, finite_scores
 from lit_qagent.core import manifest
 from lit_qagent.core.errors import ConfigError, OverlapError
 from lit_qagent.core.records import History
@@ -77,18 +77,21 @@ async def measure_agreement(sets: Sequence[SiblingSet], scorer: Scorer) -> list[
     Returns:
         ``depth``; ``sets`` of siblings with different ``Q_hat``; ``actions`` in them; ``tau``,
         the mean of Kendall's tau over the sets; ``best_picked``, the share of sets in which the
-        action of highest Q is one of highest ``Q_hat``.
+        action of highest Q is one of highest ``Q_hat``. Where several actions have the highest Q,
+        a set counts by the share of them that are of highest ``Q_hat``, as if one were drawn.
+
+    Raises:
+        ModelError: A value of the scorer is not finite.
     """
     from lit_qagent.training.pair_table import rank_agreement
 
-    by_depth: defaultdict[int, list[tuple[int, float, bool]]] = defaultdict(list)
+    by_depth: defaultdict[int, list[tuple[int, float, float]]] = defaultdict(list)
     for one in sets:
-        q = await scorer.score(one.history, list(one.values))
+        q = await finite_scores(scorer, one.history, list(one.values))
         actions = list(zip(q, one.values.values(), strict=True))
         tau = rank_agreement(actions)
         if tau is not None:
-            picked = max(actions)[1] == max(one.values.values())
-            by_depth[one.history.num_steps].append((len(actions), tau, picked))
+            by_depth[one.history.num_steps].append((len(actions), tau, _best_share(actions)))
     return [
         {
             "depth": depth,
@@ -99,6 +102,14 @@ async def measure_agreement(sets: Sequence[SiblingSet], scorer: Scorer) -> list[
         }
         for depth, rows in sorted(by_depth.items())
     ]
+
+
+def _best_share(actions: Sequence[tuple[float, float]]) -> float:
+    """Return the share of the actions of highest Q that are of highest value."""
+    highest_q = max(q for q, _ in actions)
+    best = max(value for _, value in actions)
+    picked = [value for q, value in actions if q == highest_q]
+    return sum(value == best for value in picked) / len(picked)
 
 
 def write_agreement(

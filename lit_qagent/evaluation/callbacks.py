@@ -15,7 +15,12 @@ from lit_qagent.evaluation.episodes import TRAJECTORIES_GLOB
 from lit_qagent.evaluation.plots import report_plots
 from lit_qagent.evaluation.report import REPORT_FILES, write_report
 from lit_qagent.evaluation.shard import MANIFEST_FILE
-from lit_qagent.evaluation.tables import agent_table, difference_table, flag_notes
+from lit_qagent.evaluation.tables import (
+    agent_table,
+    difference_table,
+    failure_table,
+    flag_notes,
+)
 from lit_qagent.evaluation.tasks import EpisodeDataModule
 
 _ARTIFACTS = "evaluation"
@@ -89,6 +94,9 @@ def show_report(report: Mapping[str, Any], folder: Path, console: Console | None
     )
     for note in flag_notes(report):
         console.print(f"† {note}.", markup=False)
+    failures = failure_table(report, intervals=False)
+    if failures:
+        console.print(_rich_table(failures, "Failed episodes as reward 0"))
     differences = difference_table(report, brief=True)
     console.print(_rich_table(differences, "Differences, 95 % intervals over tasks"))
     console.print(f"Report: {folder / 'report.html'}", markup=False, soft_wrap=True)

@@ -151,8 +151,9 @@ def comparison_text(result: Mapping[str, Any]) -> str:
             "",
             f"{result['tasks']} tasks, seeds {', '.join(map(str, result['seeds']))}; paired on "
             "episodes that both have finished. 95 % bootstrap intervals over tasks; permutation "
-            "p-values corrected for the number of pairs by Holm's method. A and B: means over all "
-            "finished episodes of the run.",
+            'p-values corrected for the number of pairs by Holm\'s method. "better" and '
+            '"worse" mean that the interval leaves out zero and that the p-value before the '
+            "correction is at most 0.05. A and B: means over all finished episodes of the run.",
             "",
             *lines,
             "",

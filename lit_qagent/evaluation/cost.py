@@ -1,7 +1,10 @@
 """What each agent costs: calls, tokens, environment steps, seconds and, with prices, dollars."""
 
+import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from lit_qagent.core.errors import ConfigError
 from lit_qagent.evaluation.episodes import PlayedEpisode
@@ -68,6 +71,49 @@ def cost_ratio(
         return None
     ours, theirs = _main_cost(treatment), _main_cost(control)
     return ours / theirs if theirs else None
+
+
+def nearest_in_cost(
+    treatment: str,
+    controls: Sequence[str],
+    agents: Mapping[str, Mapping[str, Any]],
+    cost: Mapping[str, Mapping[str, float] | None],
+) -> dict[str, list[str]]:
+    """Return the agents to compare with at equal cost: of each control's variants the nearest one.
+
+    Variants differ in their number of candidates alone. A control without any is left out: there
+    is nothing to choose. So are variants of the treatment, of which it is itself the nearest.
+
+    Args:
+        treatment: The agent of interest.
+        controls: The agents it is compared with.
+        agents: Name -> its settings.
+        cost: Name -> mean cost of a finished episode, None without any.
+
+    Returns:
+        Name of the nearest -> names of all that there were to choose from.
+    """
+    ratios = {
+        name: cost_ratio(cost.get(treatment), cost.get(name))
+        for name in agents
+        if name != treatment
+    }
+    own = _rule(agents[treatment])
+    found: dict[str, list[str]] = {}
+    for rule in dict.fromkeys(_rule(agents[name]) for name in controls):
+        distances = {
+            name: abs(math.log(ratio))
+            for name, ratio in ratios.items()
+            if ratio and _rule(agents[name]) == rule != own
+        }
+        if len(distances) > 1:
+            found[min(distances, key=lambda name: distances[name])] = list(distances)
+    return found
+
+
+def _rule(agent: Mapping[str, Any]) -> str:
+    """Return all settings of an agent but its number of candidates."""
+    return json.dumps({k: v for k, v in agent.items() if k != "num_candidates"}, sort_keys=True)
 
 
 def is_matched(ratio: float | None) -> bool:

@@ -78,7 +78,7 @@ def _regrets(
         taken = values.get(canonical_action(step.action))
         if taken is not None:
             yield depth, max(values.values()) - taken
-        if step.action != oracle.action:
+        if canonical_action(step.action) != canonical_action(oracle.action):
             return
 
 

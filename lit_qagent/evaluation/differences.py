@@ -22,12 +22,15 @@ def difference_row(difference: Difference) -> dict[str, Any]:
     if not difference.estimates:
         nothing = {"mean": None, "low": None, "high": None}
         return {**nothing, **counts, "verdict": "nothing to compare", "others": {}}
-    rows = {key: _estimate_row(key, one) for key, one in difference.estimates.items()}
+    rows = {
+        key: _estimate_row(key, one, difference.p_values[key])
+        for key, one in difference.estimates.items()
+    }
     return {**rows.pop(MAIN), **counts, "others": rows}
 
 
-def _estimate_row(key: str, estimate: Estimate) -> dict[str, Any]:
-    found: str = verdict(estimate)
+def _estimate_row(key: str, estimate: Estimate, p_value: float | None) -> dict[str, Any]:
+    found: str = verdict(estimate, p_value)
     if key in COSTS:
         found = {"better": "more", "worse": "less"}.get(found, found)
     return {**asdict(estimate), "verdict": found}

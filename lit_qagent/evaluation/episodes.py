@@ -6,12 +6,17 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, Final, Literal, NamedTuple, Self
 
 from lit_qagent.agents.episode import Episode
-from lit_qagent.core.errors import StoreError
+from lit_qagent.core.errors import ContextOverflow, PolicyFailure, StoreError
 
 TRAJECTORIES_GLOB = "trajectories*.jsonl"
+
+FailureKind = Literal["context overflow", "policy failure", "world failure"]
+OVERFLOW: Final = "context overflow"
+NO_ANSWER: Final = "policy failure"
+WORLD_BROKE: Final = "world failure"
 
 
 class EpisodeKey(NamedTuple):
@@ -63,6 +68,7 @@ class PlayedEpisode:
         dropped_steps: Steps left out of prompts for lack of context, over all decisions.
         cut_candidates: Candidates that the token limit cut.
         failure: Why the episode could not be played to its end, else None.
+        failure_kind: What kind of error that was; None in files of versions that did not record it.
         truncated: True if the step limit ended it, False if the world did; None in files of
             versions that did not record it.
         extra_steps: Environment steps besides those listed: other trials, look-ahead of an
@@ -85,6 +91,7 @@ class PlayedEpisode:
     dropped_steps: int = 0
     cut_candidates: int = 0
     failure: str | None = None
+    failure_kind: FailureKind | None = None
     truncated: bool | None = None
     extra_steps: int = 0
     num_trials: int = 1
@@ -150,14 +157,22 @@ class PlayedEpisode:
             **(_played_part(episode) if episode else {"steps": []}),
             seconds=seconds,
             failure=f"{type(error).__name__}: {error}",
+            failure_kind=kind_of_failure(error),
         )
+
+
+def kind_of_failure(error: BaseException) -> FailureKind:
+    """Return the kind of an error by its type, so that its subclasses count as it does."""
+    if isinstance(error, ContextOverflow):
+        return OVERFLOW
+    return NO_ANSWER if isinstance(error, PolicyFailure) else WORLD_BROKE
 
 
 class LogContents(NamedTuple):
     """What trajectories files hold.
 
     Attributes:
-        episodes: The last record of every episode.
+        episodes: One record of every episode: the finished one if there is any, else the last.
         torn_lines: Last lines that a killed process left unfinished; they count as not played.
     """
 
@@ -168,7 +183,8 @@ class LogContents(NamedTuple):
 def read_episodes(folder: Path) -> LogContents:
     """Read every trajectories file in a folder.
 
-    A failed episode may be followed by a later try of the same episode, which then stands for it.
+    A failed episode may be played again; the finished record then stands for it, in whatever file
+    it is: the next run may deal the tasks out to another number of processes.
 
     Raises:
         StoreError: A line is corrupt, or an episode was finished twice.
@@ -276,9 +292,10 @@ def _merge(
 ) -> None:
     for episode in found:
         earlier = episodes.get(episode.key)
-        if earlier is not None and earlier.failure is None:
+        if earlier is None or earlier.failure is not None:
+            episodes[episode.key] = episode
+        elif episode.failure is None:
             raise StoreError(
-                f"Results file {str(path)!r} holds a finished episode twice: {episode.key}; "
-                "delete one of its lines"
+                f"Results file {str(path)!r} holds an episode that was finished before: "
+                f"{episode.key}; delete one of its lines"
             )
-        episodes[episode.key] = episode

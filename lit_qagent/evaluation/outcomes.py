@@ -3,11 +3,15 @@
 from collections import Counter
 from collections.abc import Iterable
 
-from lit_qagent.core.errors import ContextOverflow, PolicyFailure
-from lit_qagent.evaluation.episodes import PlayedEpisode
+from lit_qagent.evaluation.episodes import (
+    NO_ANSWER,
+    OVERFLOW,
+    WORLD_BROKE,
+    FailureKind,
+    PlayedEpisode,
+)
 
 SUCCESS = "success"
-NO_ANSWER = "policy failure"
 OUTCOMES = (
     SUCCESS,
     "partial reward",
@@ -15,10 +19,16 @@ OUTCOMES = (
     "cut by the step limit",
     "never acted validly",
     "no success, end not recorded",
-    "context overflow",
+    OVERFLOW,
     NO_ANSWER,
-    "world failure",
+    WORLD_BROKE,
 )
+# Files of versions that did not record the kind of a failure hold the name of its class.
+_KIND_BY_NAME: dict[str, FailureKind] = {
+    "ContextOverflow": OVERFLOW,
+    "PolicyFailure": NO_ANSWER,
+    "Refused": NO_ANSWER,
+}
 
 
 def outcome(episode: PlayedEpisode) -> str:
@@ -28,7 +38,7 @@ def outcome(episode: PlayedEpisode) -> str:
     world's language. ``wrong end`` means that the world ended it without any reward.
     """
     if episode.failure is not None:
-        return _failure(episode.failure)
+        return episode.failure_kind or _kind_by_name(episode.failure)
     if episode.success:
         return SUCCESS
     if episode.num_invalid == len(episode.steps):
@@ -54,8 +64,5 @@ def choose_examples(episodes: Iterable[PlayedEpisode]) -> dict[tuple[str, str], 
     return dict(sorted(chosen.items(), key=lambda one: (one[0][0], OUTCOMES.index(one[0][1]))))
 
 
-def _failure(message: str) -> str:
-    kind = message.partition(":")[0]
-    if kind == ContextOverflow.__name__:
-        return "context overflow"
-    return NO_ANSWER if kind == PolicyFailure.__name__ else "world failure"
+def _kind_by_name(failure: str) -> FailureKind:
+    return _KIND_BY_NAME.get(failure.partition(":")[0], WORLD_BROKE)

@@ -13,8 +13,8 @@ from lit_qagent.agents.trials import SingleTrial, Trials
 from lit_qagent.core.errors import EnvironmentFailure, PolicyFailure
 from lit_qagent.core.records import Task
 from lit_qagent.environments.base import Environment
-from lit_qagent.evaluation.episodes import EpisodeKey, PlayedEpisode
-from lit_qagent.evaluation.outcomes import NO_ANSWER, outcome
+from lit_qagent.evaluation.episodes import NO_ANSWER, EpisodeKey, PlayedEpisode
+from lit_qagent.evaluation.outcomes import outcome
 
 DEAD_AFTER = 20
 
@@ -131,8 +131,8 @@ class _Watch:
         if self._in_a_row >= self._dead_after:
             raise PolicyFailure(
                 f"{self._in_a_row} episodes in a row got no answer from the policy, the last one: "
-                f"{episode.failure}; all finished episodes are kept, start the policy's server "
-                "again and give the same command to play the rest"
+                f"{episode.failure}; all finished episodes are kept, mend that (start the policy's "
+                "server again, renew its key) and give the same command to play the rest"
             )
 
 

@@ -7,6 +7,8 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
+from lit_qagent.evaluation.tables import FLAG, flagged, flagged_pair
+
 _INK = "#1f2933"
 _ACCENT = "#2563a8"
 _ROW_INCHES = 0.42
@@ -15,52 +17,80 @@ _ROW_INCHES = 0.42
 def reward_plot(agents: Mapping[str, Mapping[str, Any]]) -> str:
     """Draw the mean reward of each agent with its interval; agents without a mean are left out."""
     rows = {
-        name: (row["reward"], row["intervals"]["reward"])
+        flagged(name, row): (row["reward"], row["intervals"]["reward"])
         for name, row in agents.items()
         if "reward" in row
     }
-    return _interval_plot(rows, label="mean reward", from_zero=True)
+    label = f"mean reward{_flag_note(agents)}"
+    return _interval_plot(rows, label=label, from_zero=True)
 
 
-def difference_plot(differences: Mapping[str, Mapping[str, Any]]) -> str:
-    """Draw each difference in reward with its interval, and a line at zero."""
-    rows = {name: (row["mean"], row) for name, row in differences.items() if row["tasks"]}
-    return _interval_plot(rows, label="difference in mean reward", from_zero=False)
+def difference_plot(report: Mapping[str, Any]) -> str:
+    """Draw each difference in reward of a report with its interval, and a line at zero."""
+    differences = report["differences"]
+    rows = {
+        flagged_pair(name, report): (row["mean"], row)
+        for name, row in differences.items()
+        if row["tasks"]
+    }
+    label = f"difference in mean reward{_flag_note(report['agents'])}"
+    return _interval_plot(rows, label=label, from_zero=False)
 
 
 def report_plots(report: Mapping[str, Any]) -> dict[str, str]:
     """Return every plot of a report by its name; those with nothing to show are left out."""
     plots = {
         "reward": reward_plot(report["agents"]),
-        "differences": difference_plot(report["differences"]),
-        **curve_plots(report["agents"]),
+        "differences": difference_plot(report),
+        **curve_plots(report["agents"], report["sampling"]),
     }
     return {name: plot for name, plot in plots.items() if plot}
 
 
-def curve_plots(agents: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+def curve_plots(
+    agents: Mapping[str, Mapping[str, Any]], sampling: Mapping[str, Any]
+) -> dict[str, str]:
     """Draw reward against candidates per decision and against tokens per episode.
 
-    Agents of one selector and one kind of trials are joined by a line. Empty if none of these
-    groups has several numbers of candidates.
+    Agents of one selector and its options, one sampling and one kind of trials are joined by a
+    line. Empty if none of these groups has several numbers of candidates.
+
+    Args:
+        agents: Those of a report.
+        sampling: How an agent samples that does not say otherwise.
     """
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for row in agents.values():
         if "reward" in row:
-            groups.setdefault(_group(row), []).append(row)
+            groups.setdefault(_group(row, sampling), []).append(row)
     if all(len({row["num_candidates"] for row in some}) < 2 for some in groups.values()):
         return {}
-    tokens = "prompt and generated tokens per episode"
-    return {
-        "reward_by_n": _curve_plot(groups, key="num_candidates", label="candidates per decision"),
-        "reward_by_tokens": _curve_plot(groups, key="tokens", label=tokens),
+    note = _flag_note(agents)
+    labels = {
+        "num_candidates": f"candidates per decision{note}",
+        "tokens": f"prompt and generated tokens per episode{note}",
     }
+    plots = {key: _curve_plot(groups, key=key, label=label) for key, label in labels.items()}
+    return {"reward_by_n": plots["num_candidates"], "reward_by_tokens": plots["tokens"]}
 
 
-def _group(row: Mapping[str, Any]) -> str:
-    """Return the selector, and the trials if there are several, by their plain class names."""
+def _group(row: Mapping[str, Any], sampling: Mapping[str, Any]) -> str:
+    """Return the selector and the trials by their plain class names, and what sets them apart."""
     parts = [row["selector"], *([row["trials"]["class"]] if "trials" in row else [])]
-    return " + ".join(part.rpartition(".")[2].removesuffix("Selector") for part in parts)
+    name = " + ".join(part.rpartition(".")[2].removesuffix("Selector") for part in parts)
+    own = row.get("sampling") or {}
+    options = {
+        **row.get("selector_options", {}),
+        **{key: value for key, value in own.items() if value != sampling.get(key)},
+    }
+    whole = ", ".join([name, *(f"{key} {value}" for key, value in options.items())])
+    return flagged(whole, row)
+
+
+def _flag_note(agents: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return a line below an axis that says what the mark stands for; empty if nobody has it."""
+    uses = sorted({row["uses"] for row in agents.values() if row.get("uses")})
+    return f"\n{FLAG.strip()} uses {' or '.join(uses)}" if uses else ""
 
 
 def _curve_plot(groups: Mapping[str, list[Mapping[str, Any]]], *, key: str, label: str) -> str:

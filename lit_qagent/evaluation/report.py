@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,12 @@ from lit_qagent.core import manifest
 from lit_qagent.core.errors import StoreError
 from lit_qagent.evaluation import tables
 from lit_qagent.evaluation.agreement import read_agreement
-from lit_qagent.evaluation.cost import cost_per_episode, cost_ratio, is_matched
+from lit_qagent.evaluation.cost import (
+    cost_per_episode,
+    cost_ratio,
+    is_matched,
+    nearest_in_cost,
+)
 from lit_qagent.evaluation.depths import decisions_by_depth, regret_by_depth
 from lit_qagent.evaluation.differences import difference_row, significance_rows
 from lit_qagent.evaluation.episodes import TRAJECTORIES_GLOB, PlayedEpisode, read_episodes
@@ -25,6 +31,7 @@ from lit_qagent.evaluation.specs import SCHEMA_VERSION
 from lit_qagent.evaluation.statistics import (
     AgentSummary,
     compare,
+    failures_as_zero,
     metric_names,
     summarize,
 )
@@ -57,8 +64,8 @@ def write_report(folder: Path) -> dict[str, Any]:
         "q_model_text": _in_one_line(settings["q_model"]),
         "tables": tables,
         "reward_plot": reward_plot(report["agents"]),
-        "difference_plot": difference_plot(report["differences"]),
-        "curve_plots": curve_plots(report["agents"]),
+        "difference_plot": difference_plot(report),
+        "curve_plots": curve_plots(report["agents"], report["sampling"]),
         "examples": choose_examples(episodes),
     }
     templates = Templates(
@@ -99,10 +106,12 @@ def build_report(
                 **_agent_row(summarize(some, metrics)),
                 "cost": cost_per_episode(some, prices),
                 "outcomes": count_outcomes(some),
+                **(_with_failures(some, metrics) if failed else {}),
             }
             for name, some in by_agent.items()
         },
-        "differences": _differences(settings, by_agent, metrics),
+        "differences": _differences(settings, settings["controls"], by_agent, metrics),
+        "differences_at_nearest_cost": _nearest_differences(settings, by_agent, metrics),
         "by_depth": {name: decisions_by_depth(some) for name, some in by_agent.items()},
         "regret_by_depth": _regrets(settings, by_agent),
         "agreement_by_depth": read_agreement(folder)["by_depth"],
@@ -159,13 +168,41 @@ def _agent_row(summary: AgentSummary) -> dict[str, Any]:
     return {**means, **counts, "intervals": intervals}
 
 
-def _differences(
+def _with_failures(
+    episodes: Sequence[PlayedEpisode], metrics: Sequence[str]
+) -> dict[str, dict[str, Any]]:
+    found = failures_as_zero(episodes, metrics)
+    return {"failures_as_zero": {key: asdict(estimate) for key, estimate in found.items()}}
+
+
+def _nearest_differences(
     settings: Mapping[str, Any],
     by_agent: Mapping[str, Sequence[PlayedEpisode]],
     metrics: Sequence[str],
 ) -> dict[str, Any]:
-    """Return treatment minus each control, tested with a correction for their number."""
+    """Return treatment minus the nearest in cost of controls with several numbers of candidates.
+
+    ``variants`` of a row are the agents that there were to choose from.
+    """
+    prices = settings.get("prices")
+    cost = {name: cost_per_episode(some, prices) for name, some in by_agent.items()}
     treatment, controls = settings["treatment"], settings["controls"]
+    variants = nearest_in_cost(treatment, controls, settings["agents"], cost)
+    rows = _differences(settings, list(variants), by_agent, metrics)
+    return {
+        name: {**row, "variants": some}
+        for (name, row), some in zip(rows.items(), variants.values(), strict=True)
+    }
+
+
+def _differences(
+    settings: Mapping[str, Any],
+    controls: Sequence[str],
+    by_agent: Mapping[str, Sequence[PlayedEpisode]],
+    metrics: Sequence[str],
+) -> dict[str, Any]:
+    """Return treatment minus each control, tested with a correction for their number."""
+    treatment = settings["treatment"]
     found = {name: compare(by_agent[treatment], by_agent[name], metrics) for name in controls}
     prices = settings.get("prices")
     cost = {name: cost_per_episode(some, prices) for name, some in by_agent.items()}

@@ -15,6 +15,7 @@ NUM_PERMUTATIONS = 10_000
 POWER = 0.8
 ALPHA = 0.05
 _BATCH = 250
+_SAME_WITHIN = 1e-9
 
 
 def permutation_p_values(
@@ -72,11 +73,12 @@ def minimum_detectable_difference(differences: ArrayLike) -> float | None:
     """Return the smallest true difference that this many tasks would show four times out of five.
 
     ``(z(1 - alpha / 2) + z(power)) * s / sqrt(n)`` with the standard deviation s of the differences
-    at hand, alpha 0.05 two-sided and power 0.8; None with fewer than two tasks.
+    at hand, alpha 0.05 two-sided and power 0.8; None with fewer than two tasks, or if the
+    differences do not vary: a spread of zero does not mean that any difference would be shown.
     """
     values = np.asarray(differences, dtype=np.float64)
     num_tasks = len(values)
-    if num_tasks < 2:
+    if num_tasks < 2 or np.allclose(values, values[0], rtol=0.0, atol=_SAME_WITHIN):
         return None
     normal = NormalDist()
     quantiles = normal.inv_cdf(1 - ALPHA / 2) + normal.inv_cdf(POWER)

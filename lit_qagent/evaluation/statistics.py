@@ -2,7 +2,7 @@
 
 The unit is the task. Seeds are averaged within a task first, and the bootstrap resamples tasks, so
 that many seeds on few tasks do not pretend to be many tasks. Failed episodes have no reward: they
-are left out of every mean and counted.
+are left out of every mean and counted; `failures_as_zero` says what that changes.
 """
 
 from collections import defaultdict
@@ -16,6 +16,7 @@ from scipy.stats import bootstrap
 
 from lit_qagent.evaluation.episodes import PlayedEpisode
 from lit_qagent.evaluation.significance import (
+    ALPHA,
     minimum_detectable_difference,
     permutation_p_values,
 )
@@ -98,9 +99,7 @@ def quantities(episode: PlayedEpisode, metrics: Collection[str]) -> dict[str, fl
     """
     num_steps = len(episode.steps)
     return {
-        "reward": episode.reward,
-        "success": float(episode.success),
-        **{name: float(episode.metrics.get(name, 0.0)) for name in metrics},
+        **_earned(episode, metrics),
         "steps": float(num_steps),
         "invalid_rate": episode.num_invalid / num_steps,
         "tokens": float(episode.prompt_tokens + episode.generated_tokens),
@@ -133,6 +132,26 @@ def summarize(
         cut_candidates=sum(episode.cut_candidates for episode in episodes),
         estimates=bootstrap_means(table, seed=seed),
     )
+
+
+def failures_as_zero(
+    episodes: Sequence[PlayedEpisode], metrics: Collection[str], *, seed: int = 0
+) -> dict[str, Estimate]:
+    """Return what one agent earned if its failed episodes count as having earned nothing.
+
+    An agent that fails on what is hard looks better without those episodes than it is.
+
+    Args:
+        episodes: All episodes of the agent, failed ones too.
+        metrics: The world's scores, see `quantities`.
+        seed: Seed of the bootstrap.
+
+    Returns:
+        ``reward``, ``success`` and the metrics, as `summarize` estimates them; empty without any
+        episode.
+    """
+    table = _task_table([(e.task_id, _earned(e, metrics)) for e in episodes])
+    return bootstrap_means(table, seed=seed)
 
 
 def compare(
@@ -206,13 +225,32 @@ def bootstrap_means(
     }
 
 
-def verdict(estimate: Estimate) -> Verdict:
-    """Say in plain words what an interval of a difference shows."""
+def verdict(estimate: Estimate, p_value: float | None) -> Verdict:
+    """Say in plain words what a difference shows: something only if both of its tests say so.
+
+    The bootstrap alone would call any two tasks of one sign a difference: their resamples never
+    leave the values at hand.
+
+    Args:
+        estimate: The difference with its interval.
+        p_value: Of the permutation test, not corrected; None shows nothing.
+    """
+    if p_value is None or p_value > ALPHA:
+        return "no difference shown"
     if estimate.low is not None and estimate.low > 0:
         return "better"
     if estimate.high is not None and estimate.high < 0:
         return "worse"
     return "no difference shown"
+
+
+def _earned(episode: PlayedEpisode, metrics: Collection[str]) -> dict[str, float]:
+    """Return reward, success and metrics of an episode; a failed one has earned nothing."""
+    return {
+        "reward": episode.reward,
+        "success": float(episode.success),
+        **{name: float(episode.metrics.get(name, 0.0)) for name in metrics},
+    }
 
 
 def _finished(episodes: Iterable[PlayedEpisode]) -> dict[tuple[str, int], PlayedEpisode]:

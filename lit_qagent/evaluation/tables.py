@@ -31,11 +31,31 @@ def agent_table(report: Mapping[str, Any], *, intervals: bool = True) -> Rows:
     return rows
 
 
-def difference_table(report: Mapping[str, Any], *, brief: bool = False) -> Rows:
-    """Return the table of differences in reward; brief fits a terminal."""
+def failure_table(report: Mapping[str, Any], *, intervals: bool = True) -> Rows:
+    """Return what agents earned with failures as reward 0; empty where no episode failed."""
+    if not report["episodes"]["failed"]:
+        return []
+    scores = [MAIN, "success", *report["metrics"]]
+    rows = [["agent", *scores, "failed"]]
+    for name, row in report["agents"].items():
+        found = row["failures_as_zero"]
+        means = {key: one["mean"] for key, one in found.items()}
+        cells = ["-"] * len(scores)
+        if found:
+            shown = [with_interval(means[key], found[key]) for key in scores]
+            cells = shown if intervals else [f"{means[key]:.3f}" for key in scores]
+        failed = f"{row['failures']} of {row['episodes'] + row['failures']}"
+        rows.append([flagged(name, row), *cells, failed])
+    return rows
+
+
+def difference_table(
+    report: Mapping[str, Any], *, brief: bool = False, part: str = "differences"
+) -> Rows:
+    """Return the table of differences in reward of a part of the report; brief fits a terminal."""
     extra = [] if brief else ["p", "detectable", "cost"]
     rows = [["treatment - control", MAIN, "verdict", "p (Holm)", *extra, "tasks", "left out"]]
-    for name, row in report["differences"].items():
+    for name, row in report[part].items():
         shown = with_interval(row["mean"], row, signed=True) if row["tasks"] else "-"
         cells = [shown, row["verdict"], p_text(row["p_holm"])]
         if not brief:
@@ -44,6 +64,15 @@ def difference_table(report: Mapping[str, Any], *, brief: bool = False) -> Rows:
         title = flagged_pair(name, report)
         rows.append([title, *cells, str(row["tasks"]), str(row["excluded_episodes"])])
     return rows
+
+
+def nearest_note(report: Mapping[str, Any]) -> str:
+    """Return which agents are nearest in cost, and of which they were chosen."""
+    chosen = (
+        f"{name.partition(' - ')[2]} (of {', '.join(row['variants'])})"
+        for name, row in report["differences_at_nearest_cost"].items()
+    )
+    return "; ".join(chosen)
 
 
 def shortened_table(report: Mapping[str, Any]) -> Rows:

@@ -200,7 +200,7 @@ class _Loop:
             "collect": {key: summary[key] for key in _SHOWN},
             "pairs": card["num_pairs"],
             "checkpoint": str(plan.checkpoint),
-            **decide(contest),
+            **decide(contest, self.spec.accept),
         }
 
 

@@ -83,6 +83,26 @@ class ValidationTasks:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Acceptance:
+    """What a decision has to rest on, besides a difference that is shown.
+
+    Attributes:
+        min_tasks: Fewest validation tasks that have to be compared.
+        max_missing: Largest share of the validation tasks on which an episode may be missing, as
+            it failed: those that fail are seldom those that would have gone as the others did.
+    """
+
+    min_tasks: int = 10
+    max_missing: float = 0.05
+
+    def __post_init__(self) -> None:
+        if self.min_tasks < 2:
+            raise ConfigError(f"accept.min_tasks must be >= 2, got {self.min_tasks}")
+        if not 0 <= self.max_missing < 1:
+            raise ConfigError(f"accept.max_missing must be in [0, 1), got {self.max_missing}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class LoopBudget:
     """What the whole loop may cost at most; what is not given is not limited.
 
@@ -124,14 +144,16 @@ class Improve:
 
     Each round searches new tasks (guided by the Q-model accepted last, once there is one), makes
     pairs, trains a Q-model and plays the validation tasks. The new model is accepted only if the
-    95 % interval of its paired difference to the one before lies above zero. Interrupted or
-    killed, the same command goes on where it stopped.
+    95 % interval of its paired difference to the one before lies above zero and the permutation
+    test agrees, on enough tasks of which next to none is missing. Interrupted or killed, the same
+    command goes on where it stopped.
 
     Attributes:
         folder: Everything of the loop; give the same one again to go on.
         configs: A config for each command.
         tasks: Which tasks are searched.
         validation: Which tasks decide.
+        accept: What a decision has to rest on.
         budget: What the loop may cost at most.
         prices: What the policy's tokens cost; without them there are no dollars.
         search: Settings of the search in rounds that an accepted Q-model guides, over those of the
@@ -145,6 +167,7 @@ class Improve:
     configs: StageConfigs
     tasks: RoundTasks
     validation: ValidationTasks
+    accept: Acceptance = field(default_factory=Acceptance)
     budget: LoopBudget = field(default_factory=LoopBudget)
     prices: Prices | None = None
     search: dict[str, Any] = field(default_factory=lambda: {"variant": "puct"})
@@ -154,9 +177,18 @@ class Improve:
     def __post_init__(self) -> None:
         if self.budget.dollars is not None and self.prices is None:
             raise ConfigError("budget.dollars needs prices, in dollars per million tokens")
+        if self.validation.num_tasks < self.accept.min_tasks:
+            raise ConfigError(
+                f"validation.num_tasks is {self.validation.num_tasks} and accept.min_tasks "
+                f"{self.accept.min_tasks}, so no Q-model could be accepted; take more tasks"
+            )
 
     def settings(self) -> dict[str, Any]:
-        """Return what decides the outcome, as JSON values; the budget does not."""
+        """Return what decides the outcome, as JSON values; the budget does not.
+
+        Defaults of ``accept`` are left out: loops of versions without it go on.
+        """
+        accept = {"accept": asdict(self.accept)} if self.accept != Acceptance() else {}
         return {
             "tasks": asdict(self.tasks),
             "validation": asdict(self.validation),
@@ -164,4 +196,5 @@ class Improve:
             "search": self.search,
             "train_on": self.train_on,
             "start": self.start,
+            **accept,
         }

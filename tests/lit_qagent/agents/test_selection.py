@@ -1,4 +1,5 @@
 import asyncio
+import math
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -16,7 +17,7 @@ from lit_qagent.agents.selection import (
     Selection,
     Selector,
 )
-from lit_qagent.core.errors import ConfigError
+from lit_qagent.core.errors import ConfigError, ModelError
 from lit_qagent.core.records import History, Proposal
 
 HISTORY = History(head=())
@@ -70,6 +71,31 @@ def test_q_scores_equal_actions_once() -> None:
     )
     assert scorer.asked == [["go on", "stop"]]
     assert selection.scores == (5.0, 5.0, 4.0)
+
+
+class BadScorer:
+    """Gives the second candidate no number."""
+
+    def __init__(self, value: float) -> None:
+        self.value = value
+
+    async def score(self, history: History, candidates: Sequence[str]) -> list[float]:
+        return [1.0, self.value, *[0.0] * (len(candidates) - 2)]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("selector", [QSelector(), AdaptiveQSelector()])
+def test_a_q_that_is_no_number_is_refused_with_its_candidate(
+    selector: Selector, value: float
+) -> None:
+    proposals = [Proposal(text=text, num_tokens=1) for text in ("a", "open[b]", "c")]
+
+    with pytest.raises(
+        ModelError, match=rf"value of {value} to candidate 'open\[b\]'.* checkpoint"
+    ):
+        asyncio.run(
+            selector.select(HISTORY, proposals, rng=random.Random(0), scorer=BadScorer(value))
+        )
 
 
 def test_q_without_a_model_says_what_to_do() -> None:

@@ -1,6 +1,7 @@
 """Agreement of a scorer with the values of a search, from trees to the report."""
 
 import asyncio
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,11 +13,12 @@ from data_collection.setup import SearchSetup
 from data_collection.spec import SearchSpec
 from data_collection.store import TreeStore
 from lit_qagent.agents.prompts import PromptSpec
-from lit_qagent.core.errors import ConfigError, OverlapError
+from lit_qagent.agents.selection import Scorer
+from lit_qagent.core.errors import ConfigError, ModelError, OverlapError
 from lit_qagent.core.pairs import PreferencePair
 from lit_qagent.core.records import History, Sampling
 from lit_qagent.environments.toy import ToyWorld
-from lit_qagent.evaluation.agreement import measure_agreement, read_siblings
+from lit_qagent.evaluation.agreement import SiblingSet, measure_agreement, read_siblings
 from lit_qagent.evaluation.callbacks import report_metrics
 from lit_qagent.evaluation.report import write_report
 from lit_qagent.evaluation.shard import EpisodeShard
@@ -71,6 +73,38 @@ def test_tau_and_the_best_action_by_depth(tmp_path: Path) -> None:
         "best_picked": 0.0,
     }
     assert (rows[1]["tau"], rows[1]["best_picked"]) == (1.0, 1.0)
+
+
+class Constant:
+    """Scores every action alike, except those that it names."""
+
+    def __init__(self, **values: float) -> None:
+        self.values = values
+
+    async def score(self, history: History, candidates: Sequence[str]) -> list[float]:
+        return [self.values.get(text, 0.0) for text in candidates]
+
+
+def test_actions_of_equal_q_count_by_the_share_of_them_that_are_best() -> None:
+    values = {"a": 1.0, "b": 0.0, "c": 0.5, "d": 1.0}
+    sets = [SiblingSet(history=History(head=()), values=values)]
+
+    def best_picked(scorer: Scorer) -> float:
+        [row] = asyncio.run(measure_agreement(sets, scorer))
+        return float(row["best_picked"])
+
+    # Knowing nothing picks one of four, two of which are best.
+    assert best_picked(Constant()) == 0.5
+    assert best_picked(Constant(b=1.0, c=1.0, d=1.0)) == pytest.approx(1 / 3)
+    assert best_picked(Constant(a=1.0)) == 1.0
+    assert best_picked(Constant(b=1.0, c=1.0)) == 0.0
+
+
+def test_a_q_that_is_no_number_is_refused_with_its_action() -> None:
+    sets = [SiblingSet(history=History(head=()), values={"a": 1.0, "b": 0.0})]
+
+    with pytest.raises(ModelError, match=r"value of nan to candidate 'b'"):
+        asyncio.run(measure_agreement(sets, Constant(b=math.nan)))
 
 
 def test_other_rules_and_trained_tasks_are_refused(tmp_path: Path) -> None:

@@ -117,6 +117,38 @@ def test_an_endpoint_that_dies_leaves_its_episodes_and_the_rest_is_played_later(
     assert write_report(tmp_path)["episodes"]["finished"] == 8
 
 
+def test_a_key_that_is_refused_in_mid_run_stops_it_and_the_rest_is_played_with_a_good_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+    good = completion("pick[red]")
+    answers = [good] * 12 + [Answer(status=401, body={"error": {"message": "bad key"}})]
+    with fault_server(answers) as server:
+
+        def evaluation() -> Evaluation:
+            policy = OpenAIPolicy("a-model", base_url=server.base_url, max_retries=0)
+            return make_evaluation(
+                tmp_path,
+                policy=policy,
+                agents=ONE_AGENT,
+                tasks={"num_tasks": 16, "seeds": [0, 1, 2]},
+                play={"concurrency": 1},
+            )
+
+        with pytest.raises(PolicyFailure, match=r"20 episodes in a row .* refused the key .* same"):
+            play(evaluation())
+        kept = read_episodes(tmp_path).episodes.values()
+        asked = len(server.requests)
+        answers[:] = [good]
+        after = play(evaluation())
+
+    # Five steps an episode: twelve answers are two episodes and two steps of the third.
+    assert [episode.failure is None for episode in kept] == [True] * 2 + [False] * DEAD_AFTER
+    assert asked == 12 + DEAD_AFTER
+    assert [episode.failure for episode in after] == [None] * 48
+    assert len(server.requests) == asked + 46 * 5
+
+
 def test_a_policy_that_is_dead_ends_the_run_instead_of_failing_every_episode(
     tmp_path: Path,
 ) -> None:
@@ -179,7 +211,9 @@ def test_a_q_model_whose_context_overflows_fails_its_own_episodes_only(tmp_path:
     failed = {episode.agent for episode in episodes if episode.failure}
     assert failed == {"q_guided"}
     cut = [episode for episode in episodes if episode.failure]
-    assert {(len(episode.steps), episode.requests) for episode in cut} == {(1, 1)}
+    # The second decision was asked and paid for before it could not be scored: four candidates of
+    # three tokens each time.
+    assert {(len(e.steps), e.requests, e.generated_tokens) for e in cut} == {(1, 2, 24)}
     outcomes = write_report(tmp_path)["agents"]["q_guided"]["outcomes"]
     assert outcomes["context overflow"] == 8
 

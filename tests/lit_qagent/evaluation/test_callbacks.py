@@ -19,7 +19,7 @@ from lit_qagent.core.errors import OverlapError
 from lit_qagent.evaluation.callbacks import WriteReport, report_metrics, show_report
 from lit_qagent.evaluation.shard import EpisodeShard
 from lit_qagent.evaluation.tasks import EpisodeDataModule
-from tests.toy_players import WordScorer, make_evaluation
+from tests.toy_players import WordPolicy, WordScorer, make_evaluation
 
 ROOT = Path(__file__).parents[3]
 
@@ -36,8 +36,8 @@ class ScoringModule(LightningModule):
         return batch.play(WordScorer(), {"task_ids": self.trained_on})
 
 
-def make_data(output: Path) -> EpisodeDataModule:
-    evaluation = make_evaluation(output)
+def make_data(output: Path, **changes: Any) -> EpisodeDataModule:  # noqa: ANN401
+    evaluation = make_evaluation(output, **changes)
     return EpisodeDataModule(
         environment=evaluation.environment,
         policy=evaluation.policy,
@@ -220,4 +220,18 @@ def test_the_tables_fit_a_narrow_terminal(tmp_path: Path) -> None:
     show_report(report, tmp_path, Console(file=screen, width=90))
 
     assert "q_guided - random_of_n" in screen.getvalue()
+    assert "…" not in screen.getvalue()
+    assert "as reward 0" not in screen.getvalue()
+
+
+def test_the_terminal_says_what_failures_change(tmp_path: Path) -> None:
+    word = make_evaluation(tmp_path).held_out_tasks()[0].data["target"][0]
+    data = make_data(tmp_path / "out", policy=WordPolicy(fails_on=word))
+    make_trainer(tmp_path).predict(ScoringModule([]), datamodule=data)
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    screen = io.StringIO()
+
+    show_report(report, tmp_path, Console(file=screen, width=90))
+
+    assert "Failed episodes as reward 0" in screen.getvalue()
     assert "…" not in screen.getvalue()

@@ -1,7 +1,13 @@
 import pytest
 
 from lit_qagent.core.errors import ConfigError
-from lit_qagent.evaluation.cost import Prices, cost_per_episode, cost_ratio, is_matched
+from lit_qagent.evaluation.cost import (
+    Prices,
+    cost_per_episode,
+    cost_ratio,
+    is_matched,
+    nearest_in_cost,
+)
 from tests.toy_players import make_episode
 
 EPISODES = [
@@ -59,6 +65,43 @@ def test_a_control_without_any_cost_has_no_ratio() -> None:
     ours = {"prompt_tokens": 10.0, "generated_tokens": 0.0}
 
     assert cost_ratio(ours, {"prompt_tokens": 0.0, "generated_tokens": 0.0}) is None
+
+
+def test_of_agents_of_one_rule_the_nearest_in_cost_is_found() -> None:
+    def agent(selector: str, num_candidates: int, **more: object) -> dict[str, object]:
+        return {"selector": selector, "sampling": None, "num_candidates": num_candidates, **more}
+
+    agents = {
+        "q": agent("Q", 4),
+        "q_2": agent("Q", 2),
+        "q_8": agent("Q", 8),
+        "plain": agent("First", 1),
+        "random_4": agent("Random", 4),
+        "random_8": agent("Random", 8),
+        "random_64": agent("Random", 64),
+        "random_cold": agent("Random", 8, sampling={"temperature": 0.5}),
+        "random_tries": agent("Random", 8, trials={"class": "BestOf", "num_trials": 2}),
+    }
+    cost = {
+        name: {"prompt_tokens": 0.0, "generated_tokens": tokens}
+        for name, tokens in {
+            "q": 100.0,
+            "random_4": 40.0,
+            "random_8": 80.0,
+            "random_64": 640.0,
+        }.items()
+    }
+
+    # Of the treatment's own rule there is nothing to match, and a rule of one agent has no choice.
+    assert nearest_in_cost("q", list(agents)[1:], agents, cost) == {
+        "random_8": ["random_4", "random_8", "random_64"]
+    }
+    # The control alone was asked for, but its variants were played; what cost nothing is no match.
+    assert nearest_in_cost("q", ["random_4"], agents, {**cost, "random_8": None}) == {
+        "random_4": ["random_4", "random_64"]
+    }
+    assert nearest_in_cost("q", ["plain"], agents, cost) == {}
+    assert nearest_in_cost("q", ["random_4"], agents, {**cost, "q": None}) == {}
 
 
 def test_a_negative_price_is_refused() -> None:

@@ -64,6 +64,15 @@ def test_regret_is_measured_as_long_as_both_went_the_same_way() -> None:
     ]
 
 
+def test_the_way_is_the_same_if_the_actions_are_however_they_are_written() -> None:
+    oracle = [
+        episode("oracle", "a", step(0, "go  on|y", [1.0, 0.0]), step(0, "u|v", [1.0, 0.0])),
+    ]
+    agent = [episode("q", "a", step(0, "go on|y", None), step(1, "u|v", None))]
+
+    assert [row["regret"] for row in regret_by_depth(agent, oracle)] == [0.0, 1.0]
+
+
 def test_the_oracle_has_no_regret() -> None:
     oracle = [episode("oracle", "a", step(0, "x|y", [1.0, 0.25]))]
 

@@ -69,10 +69,36 @@ def test_a_later_try_stands_for_a_failed_episode(tmp_path: Path) -> None:
     assert read_episodes(tmp_path).episodes[key].reward == 1.0
 
 
-def test_an_episode_finished_twice_is_refused(tmp_path: Path) -> None:
-    write(tmp_path / "trajectories.jsonl", make_episode("plain", "a"), make_episode("plain", "a"))
+@pytest.mark.parametrize("order", [[0, 1], [1, 0]])
+def test_a_finished_record_wins_in_whatever_file_it_is(tmp_path: Path, order: list[int]) -> None:
+    key = EpisodeKey("plain", "a", 0)
+    names = ["trajectories.jsonl", "trajectories.rank1.jsonl"]
+    first, second = (tmp_path / names[number] for number in order)
 
-    with pytest.raises(StoreError, match="holds a finished episode twice"):
+    # Two processes played, the endpoint died, and one process played the rest.
+    write(first, PlayedEpisode.failed(key, PolicyFailure("no answer"), seconds=2.0))
+    write(second, make_episode("plain", "a", reward=1.0))
+
+    assert read_episodes(tmp_path).episodes[key].reward == 1.0
+
+
+def test_of_failed_records_the_last_one_stands(tmp_path: Path) -> None:
+    key = EpisodeKey("plain", "a", 0)
+    tries = [PlayedEpisode.failed(key, PolicyFailure(text), seconds=2.0) for text in ("one", "two")]
+
+    write(tmp_path / "trajectories.jsonl", *tries)
+
+    assert read_episodes(tmp_path).episodes[key].failure == "PolicyFailure: two"
+
+
+@pytest.mark.parametrize("other", ["trajectories.jsonl", "trajectories.rank1.jsonl"])
+def test_an_episode_finished_twice_is_refused(tmp_path: Path, other: str) -> None:
+    key = EpisodeKey("plain", "a", 0)
+    failed = PlayedEpisode.failed(key, PolicyFailure("no answer"), seconds=2.0)
+    write(tmp_path / "trajectories.jsonl", make_episode("plain", "a"), failed)
+    write(tmp_path / other, make_episode("plain", "a"))
+
+    with pytest.raises(StoreError, match="holds an episode that was finished before"):
         read_episodes(tmp_path)
 
 

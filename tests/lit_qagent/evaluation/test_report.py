@@ -6,16 +6,16 @@ from typing import Any
 
 import pytest
 
-from lit_qagent.agents.selection import OracleSelector, QSelector
+from lit_qagent.agents.selection import OracleSelector, QSelector, RandomSelector
 from lit_qagent.core import manifest
 from lit_qagent.core.errors import StoreError
 from lit_qagent.evaluation.cost import Prices
 from lit_qagent.evaluation.episodes import EpisodeLog, PlayedEpisode
-from lit_qagent.evaluation.plots import difference_plot, reward_plot
+from lit_qagent.evaluation.plots import curve_plots, difference_plot, reward_plot
 from lit_qagent.evaluation.report import write_report
 from lit_qagent.evaluation.shard import EpisodeShard
 from lit_qagent.evaluation.specs import AgentSpec
-from lit_qagent.evaluation.tables import agent_table, difference_table
+from lit_qagent.evaluation.tables import agent_table, difference_table, failure_table
 from tests.toy_players import WordScorer, make_episode, make_evaluation, with_rewards
 
 EVIL = "<script>alert('x')</script> & | `"
@@ -61,12 +61,12 @@ def test_report_json_holds_the_numbers_derived_by_hand(tmp_path: Path) -> None:
     difference = report["differences"]["q_guided - plain"]
     assert (difference["mean"], difference["low"], difference["high"]) == (0.625, 0.5, 0.75)
     assert (difference["tasks"], difference["excluded_episodes"]) == (2, 1)
-    assert difference["verdict"] == "better"
+    # Two tasks show nothing, whatever their interval.
+    assert difference["verdict"] == "no difference shown"
     other = report["differences"]["q_guided - random_of_n"]
     assert (other["mean"], other["verdict"]) == (-0.125, "no difference shown")
-    assert other["others"]["em"] == {"mean": -1.0, "low": -1.0, "high": -1.0, "verdict": "worse"}
-    # Fewer tokens are neither better nor worse.
-    assert difference["others"]["tokens"]["verdict"] == "less"
+    em = {"mean": -1.0, "low": -1.0, "high": -1.0, "verdict": "no difference shown"}
+    assert other["others"]["em"] == em
 
 
 def test_report_json_holds_tests_costs_and_ends(tmp_path: Path) -> None:
@@ -152,6 +152,67 @@ def test_the_same_folder_gives_the_same_report(tmp_path: Path) -> None:
     )  # fmt: skip
 
 
+def test_where_episodes_failed_every_agent_is_shown_with_failures_as_nothing_earned(
+    tmp_path: Path,
+) -> None:
+    report = write_report(make_folder(tmp_path, hand_made()))
+
+    # plain: task a .25, task b mean(0, failed) = 0; two of two seeds of b lack a metric.
+    assert report["agents"]["plain"]["failures_as_zero"]["reward"] == {
+        "mean": 0.125, "low": 0.0, "high": 0.25
+    }  # fmt: skip
+    rows = {row[0]: row for row in failure_table(report)}
+    assert rows["plain"][1:3] == ["0.125 [0.000, 0.250]", "0.000 [0.000, 0.000]"]
+    assert (rows["plain"][-1], rows["random_of_n"][-1]) == ("1 of 4", "0 of 4")
+    assert rows["q_guided"][1] == "0.875 [0.750, 1.000]"
+    for name in ("report.md", "report.html"):
+        assert "failed episodes counted as reward 0" in (tmp_path / name).read_text()
+
+
+def test_where_no_episode_failed_nothing_is_said_of_it(tmp_path: Path) -> None:
+    report = write_report(make_folder(tmp_path, [e for e in hand_made() if e.failure is None]))
+
+    assert failure_table(report) == []
+    assert "failures_as_zero" not in report["agents"]["plain"]
+    for name in ("report.md", "report.html"):
+        assert "counted as reward 0" not in (tmp_path / name).read_text()
+
+
+def test_the_control_nearest_in_cost_is_named_and_compared(tmp_path: Path) -> None:
+    agents = {
+        "q_guided": AgentSpec(selector=QSelector(), num_candidates=4),
+        "random_of_4": AgentSpec(selector=RandomSelector(), num_candidates=4),
+        "random_of_9": AgentSpec(selector=RandomSelector(), num_candidates=9),
+    }
+    # The control that was asked for costs half as much; another of its rule costs about as much.
+    tokens = {"q_guided": 120, "random_of_4": 60, "random_of_9": 115}
+    rewards = {"q_guided": 1.0, "random_of_4": 0.0, "random_of_9": 0.5}
+    play = {"controls": ["random_of_4"]}
+    evaluation = make_evaluation(tmp_path, agents=agents, play=play, tasks={"num_tasks": 2})
+    manifest.claim(tmp_path / "manifest.json", evaluation.settings({}), "Results folder")
+    with EpisodeLog(tmp_path / "trajectories.jsonl") as log:
+        for name, reward in rewards.items():
+            some = {"a": [reward], "b": [reward]}
+            for episode in with_rewards(name, some, prompt_tokens=tokens[name]):
+                log.append(episode)
+
+    report = write_report(tmp_path)
+
+    assert list(report["differences"]) == ["q_guided - random_of_4"]
+    [(name, row)] = report["differences_at_nearest_cost"].items()
+    assert name == "q_guided - random_of_9"
+    assert (row["mean"], row["cost_matched"]) == (0.5, True)
+    assert row["variants"] == ["random_of_4", "random_of_9"]
+    for kind in ("md", "html"):
+        text = (tmp_path / f"report.{kind}").read_text()
+        assert "random_of_9 (of random_of_4, random_of_9)" in text
+
+
+def test_without_variants_of_a_control_there_is_no_nearest(tmp_path: Path) -> None:
+    assert write_report(make_folder(tmp_path, hand_made()))["differences_at_nearest_cost"] == {}
+    assert "nearest in cost" not in (tmp_path / "report.html").read_text()
+
+
 def test_html_is_one_file_with_every_text_escaped(tmp_path: Path) -> None:
     write_report(make_folder(tmp_path, hand_made()))
 
@@ -161,7 +222,7 @@ def test_html_is_one_file_with_every_text_escaped(tmp_path: Path) -> None:
     assert not re.search(r"(src|href)=\"(?!#)", page)
     assert page.count("<svg") == 2
     assert "Q = 0.5000" in page
-    assert "q_guided - plain: better" in page
+    assert "q_guided - plain: no difference shown" in page
     assert "Not complete:" in page
 
 
@@ -170,7 +231,9 @@ def test_markdown_has_the_tables_and_the_honest_header(tmp_path: Path) -> None:
 
     text = (tmp_path / "report.md").read_text()
     assert "| plain | 1 | 0.125 [0.000, 0.250] |" in text
-    assert "| q_guided - plain | +0.625 [+0.500, +0.750] | better | 1.000 | 0.500 | 0.350 |" in text
+    row = "+0.625 [+0.500, +0.750] | no difference shown | 1.000 | 0.500 | 0.350"
+    assert f"| q_guided - plain | {row} |" in text
+    assert "leaves out zero and that p alone is at most 0.05" in text
     assert "free text, without thoughts" in text
     assert "trained on 3 tasks, none of them among these" in text
     assert "11 of 12 episodes finished, 1 failed, 0 not played" in text
@@ -213,8 +276,54 @@ def test_a_folder_of_another_schema_is_refused(tmp_path: Path) -> None:
         write_report(tmp_path)
 
 
+def agent_row(num_candidates: int, **changes: Any) -> dict[str, Any]:  # noqa: ANN401
+    interval = {"reward": {"low": 0.1, "high": 0.3}}
+    row = {"selector": "a.FirstSelector", "sampling": None, "num_candidates": num_candidates}
+    return {**row, "reward": 0.2, "tokens": 9.0 * num_candidates, "intervals": interval, **changes}
+
+
+def test_only_agents_that_differ_in_their_candidates_alone_share_a_line() -> None:
+    usual = {"temperature": 2.0, "top_p": 1.0, "max_tokens": 8, "stop": []}
+    adaptive = "a.AdaptiveQSelector"
+    agents = {
+        "plain": agent_row(1),
+        "plain_again": agent_row(2, sampling=usual),
+        "plain_t1": agent_row(2, sampling={**usual, "temperature": 1.0}),
+        "narrow": agent_row(4, selector=adaptive, selector_options={"margin": 0.1}),
+        "wide": agent_row(8, selector=adaptive, selector_options={"margin": 0.5}),
+    }
+
+    legend = re.findall(r">([^<>]+)</text>", curve_plots(agents, usual)["reward_by_n"])
+
+    lines = ["First", "First, temperature 1.0", "AdaptiveQ, margin 0.1", "AdaptiveQ, margin 0.5"]
+    assert [text for text in legend if text.startswith(("First", "Adaptive"))] == lines
+
+
+def test_plots_mark_what_no_agent_can_know_as_tables_do() -> None:
+    known = {"uses": "the true reward"}
+    trials = {"trials": {"class": "b.BestOfTrials", "num_trials": 5}}
+    agents = {
+        "oracle": agent_row(2, selector="a.OracleSelector", **known),
+        "best_of_5": agent_row(1, **trials, **known),
+        "plain": agent_row(2),
+    }
+    difference = {"mean": 0.1, "low": 0.0, "high": 0.2, "tasks": 3}
+    report = {"agents": agents, "differences": dict.fromkeys(["plain - oracle"], difference)}
+
+    by_n = curve_plots(agents | {"plain_1": agent_row(1)}, {})["reward_by_n"]
+
+    for text in ("Oracle †", "First + BestOfTrials †", "First"):
+        assert f">{text}</text>" in by_n
+    for text in ("oracle †", "best_of_5 †", "plain"):
+        assert f">{text}</text>" in reward_plot(agents)
+    assert ">plain - oracle †</text>" in difference_plot(report)
+    for plot in (by_n, reward_plot(agents), difference_plot(report)):
+        assert ">† uses the true reward</text>" in plot
+    assert "†" not in reward_plot({"plain": agent_row(1)})
+
+
 def test_plots_of_nothing_are_empty() -> None:
     empty: dict[str, Any] = {"plain": {"failures": 1}}
 
     assert reward_plot(empty) == ""
-    assert difference_plot({}) == ""
+    assert difference_plot({"agents": empty, "differences": {}}) == ""

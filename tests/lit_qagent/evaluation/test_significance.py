@@ -61,6 +61,13 @@ def test_one_task_has_no_p_value_and_no_detectable_difference() -> None:
     assert minimum_detectable_difference([1.0]) is None
 
 
+@pytest.mark.parametrize("differences", [[0.0] * 10, [0.25] * 10, [0.1 + 0.2, 0.3, 0.3]])
+def test_tasks_that_do_not_vary_say_nothing_of_what_could_be_shown(
+    differences: list[float],
+) -> None:
+    assert minimum_detectable_difference(differences) is None
+
+
 def test_holm_by_hand() -> None:
     # Sorted .01, .03, .04: 3 * .01 = .03, 2 * .03 = .06, 1 * .04 raised to .06.
     assert holm({"a": 0.04, "b": 0.01, "c": 0.03}) == pytest.approx(
@@ -86,4 +93,4 @@ def test_a_comparison_holds_both() -> None:
     difference = compare(ours, theirs, [])
 
     assert difference.p_values["reward"] == pytest.approx(0.25)
-    assert difference.detectable["reward"] == pytest.approx(0.0)
+    assert difference.detectable["reward"] is None

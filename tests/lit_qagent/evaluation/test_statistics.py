@@ -4,10 +4,12 @@ import statistics as reference
 import numpy as np
 import pytest
 
+from lit_qagent.evaluation.differences import difference_row
 from lit_qagent.evaluation.statistics import (
     Estimate,
     bootstrap_means,
     compare,
+    failures_as_zero,
     metric_names,
     quantities,
     summarize,
@@ -76,6 +78,20 @@ def test_failed_episodes_are_counted_and_in_no_mean() -> None:
     assert summary.estimates["reward"] == Estimate(mean=1.0, low=None, high=None)
 
 
+def test_failed_episodes_count_as_nothing_earned_where_that_is_asked_for() -> None:
+    failed = make_episode("plain", "b", 1, steps=[], failure="PolicyFailure: x")
+    finished = with_rewards("plain", {"a": [1.0, 1.0], "b": [1.0]}, metrics={"em": 0.5})
+
+    estimates = failures_as_zero([*finished, failed], ["em"])
+
+    # Task a 1, task b mean(1, 0) = .5.
+    assert estimates["reward"] == Estimate(mean=0.75, low=0.5, high=1.0)
+    assert (estimates["success"].mean, estimates["em"].mean) == (0.75, 0.375)
+    assert list(estimates) == ["reward", "success", "em"]
+    assert failures_as_zero([failed], [])["reward"] == Estimate(mean=0.0, low=None, high=None)
+    assert failures_as_zero([], []) == {}
+
+
 def test_an_agent_without_a_finished_episode_has_no_estimates() -> None:
     failed = make_episode("plain", "b", steps=[], failure="PolicyFailure: x")
 
@@ -140,14 +156,46 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "words"),
+    ("low", "high", "p_value", "words"),
     [
-        (0.01, 0.2, "better"),
-        (-0.2, -0.01, "worse"),
-        (0.0, 0.2, "no difference shown"),
-        (-0.1, 0.1, "no difference shown"),
-        (None, None, "no difference shown"),
+        (0.01, 0.2, 0.05, "better"),
+        (-0.2, -0.01, 0.001, "worse"),
+        (0.01, 0.2, 0.051, "no difference shown"),
+        (-0.2, -0.01, 0.5, "no difference shown"),
+        (0.0, 0.2, 0.01, "no difference shown"),
+        (-0.1, 0.1, 0.01, "no difference shown"),
+        (None, None, None, "no difference shown"),
     ],
 )
-def test_verdict(low: float | None, high: float | None, words: str) -> None:
-    assert verdict(Estimate(mean=0.1, low=low, high=high)) == words
+def test_verdict(low: float | None, high: float | None, p_value: float | None, words: str) -> None:
+    assert verdict(Estimate(mean=0.1, low=low, high=high), p_value) == words
+
+
+def test_two_tasks_never_show_a_difference() -> None:
+    ours, theirs = {"a": [0.3], "b": [0.5]}, {"a": [0.0], "b": [0.0]}
+
+    row = difference_row(compare(with_rewards("q", ours), with_rewards("plain", theirs), []))
+
+    # The bootstrap of two tasks never leaves their two values; one way of four to sign them does.
+    assert (row["low"], row["high"], row["verdict"]) == (0.3, 0.5, "no difference shown")
+
+
+def test_six_tasks_of_one_sign_are_the_fewest_that_show_a_difference() -> None:
+    def found(num_tasks: int) -> str:
+        ours = {f"t{i}": [0.3 + i / 100] for i in range(num_tasks)}
+        theirs = {task: [0.0] for task in ours}
+        some = compare(with_rewards("q", ours), with_rewards("plain", theirs), [])
+        return str(difference_row(some)["verdict"])
+
+    assert (found(5), found(6)) == ("no difference shown", "better")  # p 2/32 and 2/64
+
+
+def test_fewer_tokens_are_less_and_neither_better_nor_worse() -> None:
+    rewards = {f"t{i}": [0.5] for i in range(6)}
+    ours = with_rewards("q", rewards, prompt_tokens=10)
+    theirs = with_rewards("plain", rewards, prompt_tokens=30)
+
+    others = difference_row(compare(ours, theirs, []))["others"]
+
+    assert others["tokens"]["verdict"] == "less"
+    assert difference_row(compare(theirs, ours, []))["others"]["tokens"]["verdict"] == "more"

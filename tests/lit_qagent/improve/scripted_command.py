@@ -61,6 +61,8 @@ def predict(config: dict[str, Any], script: dict[str, Any], options: list[str]) 
             row = {"agent": agent, "task_id": task_id, "seed": 0, "reward": reward}
             row |= {"metrics": {}, "steps": [STEP], "seconds": 0.1, "requests": 1}
             row |= {"prompt_tokens": 10, "generated_tokens": 5}
+            if task_id in script.get("failed", {}).get(agent, []):
+                row |= {"reward": 0.0, "steps": [], "failure": "ContextOverflow: too long"}
             lines.append(json.dumps(row) + "\n")
     (output / "trajectories.jsonl").write_text("".join(lines))
 

@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 import yaml
 
-from lit_qagent.core.errors import StoreError
+from lit_qagent.core.errors import ConfigError, StoreError
 from lit_qagent.evaluation.cost import Prices
 from lit_qagent.improve.loop import RoundStage, run_loop
 from lit_qagent.improve.record import Record, lock_folder
 from lit_qagent.improve.spec import (
+    Acceptance,
     Improve,
     LoopBudget,
     RoundTasks,
@@ -96,6 +97,69 @@ def test_a_model_is_accepted_only_if_the_interval_says_better(spec: Improve) -> 
     assert third["reward_before"] == pytest.approx(0.55)
     saved = json.loads((spec.folder / "improve.json").read_text())
     assert saved["rounds"] == record.rounds
+
+
+def decision(spec: Improve, **changes: Any) -> dict[str, Any]:  # noqa: ANN401
+    """Return what a single round comes to."""
+    script(spec, round_1={"q_guided": HIGH, "random_of_n": LOW, **changes})
+    [row] = run(replace(spec, budget=LoopBudget(rounds=1))).rounds
+    return row
+
+
+def test_a_model_whose_episodes_failed_is_not_accepted_for_the_rest(spec: Improve) -> None:
+    row = decision(spec, failed={"q_guided": ["task-3"], "random_of_n": ["task-3", "task-4"]})
+
+    assert row["accepted"] is False
+    assert row["why"].startswith(
+        "refused: episodes are missing on 2 of 12 tasks (the new model's on 1), and at most 5 %"
+    )
+    assert row["difference"]["low"] > 0
+    assert (row["tasks"], row["left_out"], row["tasks_missing"]) == (10, 1, 2)
+
+
+def test_a_small_share_of_missing_tasks_may_be_allowed(spec: Improve) -> None:
+    lenient = replace(spec, accept=Acceptance(max_missing=0.1))
+
+    row = decision(lenient, failed={"q_guided": ["task-3"]})
+
+    assert row["why"] == "accepted: the 95 % interval [+0.300, +0.300] lies above zero"
+    assert row["tasks"] == 11
+
+
+def test_few_tasks_decide_nothing(spec: Improve) -> None:
+    lenient = replace(spec, accept=Acceptance(max_missing=0.5))
+
+    row = decision(lenient, failed={"q_guided": ["task-3", "task-4", "task-5"]})
+
+    assert row["why"] == "refused: 9 tasks are compared, fewer than 10"
+    with pytest.raises(ConfigError, match=r"num_tasks is 9 and accept.min_tasks 10, so no Q-model"):
+        replace(spec, validation=ValidationTasks(num_tasks=9))
+
+
+def test_the_permutation_test_has_to_agree(spec: Improve) -> None:
+    # Four tasks of twelve are better: few resamples have none of them, but of the 16 ways to sign
+    # their differences two are as far from zero.
+    better = [one + 0.3 * (number < 4) for number, one in enumerate(LOW)]
+
+    row = decision(spec, q_guided=better)
+
+    assert row["accepted"] is False
+    assert row["why"] == (
+        "refused: the 95 % interval [+0.025, +0.175] lies above zero, but the permutation test's p "
+        "is 0.125, above 0.05"
+    )
+
+
+@pytest.mark.parametrize("changes", [{"min_tasks": 1}, {"max_missing": 1.0}, {"max_missing": -0.1}])
+def test_an_acceptance_that_asks_for_nothing_is_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=rf"accept.{next(iter(changes))} must be"):
+        Acceptance(**changes)
+
+
+def test_a_loop_from_before_there_was_an_acceptance_goes_on(spec: Improve) -> None:
+    assert "accept" not in spec.settings()
+    stricter = replace(spec, accept=Acceptance(min_tasks=12)).settings()
+    assert stricter["accept"] == {"min_tasks": 12, "max_missing": 0.05}
 
 
 def test_a_refused_round_leaves_the_search_as_it_was(spec: Improve) -> None:
