@@ -37,13 +37,24 @@ def one(row: Any) -> PreferencePair:  # noqa: ANN401
         {"chosen": [ASK, ANSWER], "rejected": [ASK, OTHER]},
         {"prompt": "Which box?", "chosen": "red", "rejected": "blue"},
         {"chosen": "Which box? red", "rejected": "Which box? blue"},
+        # As ultrafeedback_binarized: the prompt is text, and the conversations repeat it.
+        {"prompt": "Which box?", "chosen": [ASK, ANSWER], "rejected": [ASK, OTHER]},
+        {"prompt": "Which box?", "chosen": [ANSWER], "rejected": [OTHER]},
         {
             "prompt": [{"from": "human", "value": "Which box?"}],
             "chosen": [{"from": "gpt", "value": "red"}],
             "rejected": [{"from": "gpt", "value": "blue"}],
         },
     ],
-    ids=["conversational", "implicit", "plain", "plain-implicit", "original"],
+    ids=[
+        "conversational",
+        "implicit",
+        "plain",
+        "plain-implicit",
+        "text-and-conversations",
+        "text-and-answers",
+        "original",
+    ],
 )
 def test_every_format_gives_the_same_pair(row: dict[str, Any]) -> None:
     pair = one(row)
@@ -84,6 +95,27 @@ def test_texts_part_between_words() -> None:
     assert (pair.chosen[0]["content"], pair.rejected[0]["content"]) == ("redwood", "red box")
 
 
+@pytest.mark.parametrize(
+    ("longer", "shorter", "prompt"),
+    [
+        ("You: go?\n\nMe: No thanks", "You: go?\n\nMe: No", "You: go?\n\nMe:"),
+        ("You: go?\n\nMe: No thanks", "You: go?\n\nMe: No ", "You: go?\n\nMe:"),
+        ("Go?\nNo. Or yes", "Go?\nNo.", "Go?"),
+    ],
+    ids=["word", "space", "line"],
+)
+def test_a_text_that_the_other_begins_with_keeps_its_last_word(
+    longer: str, shorter: str, prompt: str
+) -> None:
+    found = one({"chosen": longer, "rejected": shorter})
+    swapped = one({"chosen": shorter, "rejected": longer})
+
+    assert found.prompt == swapped.prompt == [says("user", prompt)]
+    expected = [says("assistant", text[len(prompt) + 1 :]) for text in (longer, shorter)]
+    assert [*found.chosen, *found.rejected] == expected
+    assert [*swapped.chosen, *swapped.rejected] == expected[::-1]
+
+
 def test_steps_are_found_and_belong_to_the_task() -> None:
     first, later = (
         one({"prompt": p, "chosen": [ANSWER], "rejected": [OTHER]}) for p in ([ASK], SEEN)
@@ -114,6 +146,29 @@ def test_labels_are_taken_where_there_are_any() -> None:
     assert {name: getattr(pair, name) for name in labels} == labels
 
 
+def test_labels_that_are_null_are_those_that_lack() -> None:
+    row = {"prompt": "a", "chosen": "b", "rejected": "c"}
+    nothing = dict.fromkeys(("q_chosen", "q_rejected", "visits_chosen", "visits_rejected"))
+
+    assert one(row | nothing) == one(row)
+
+
+@pytest.mark.parametrize(
+    ("label", "message"),
+    [
+        ({"q_chosen": "high"}, "row 0: q_chosen must be a finite number, got 'high'; mend"),
+        ({"q_rejected": float("nan")}, "row 0: q_rejected must be a finite number, got nan; mend"),
+        ({"q_chosen": [1]}, r"row 0: q_chosen must be a finite number, got \[1\]; mend"),
+        ({"visits_chosen": 1.5}, "row 0: visits_chosen must be a whole number >= 0, got 1.5; mend"),
+        ({"visits_rejected": -1}, "visits_rejected must be a whole number >= 0, got -1; mend"),
+        ({"visits_rejected": float("inf")}, "visits_rejected must be a finite number, got inf"),
+    ],
+)
+def test_labels_that_are_no_numbers_are_refused(label: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        one({"prompt": "a", "chosen": "b", "rejected": "c", **label})
+
+
 @pytest.mark.parametrize(
     ("row", "message"),
     [
@@ -135,6 +190,11 @@ def test_labels_are_taken_where_there_are_any() -> None:
             "a message needs role and content .* got {'from': 'robot'",
         ),
         ({"prompt": [ASK], "chosen": 3, "rejected": [OTHER]}, "expected chat messages"),
+        (
+            {"prompt": [{"role": ["user"], "content": "x"}], "chosen": "b", "rejected": "c"},
+            r"a message needs role and content .* got {'role': \['user'\].*mend or remove",
+        ),
+        ({"chosen": "Go? Yes", "rejected": "Go? Yes"}, "has equal chosen and rejected actions"),
     ],
 )
 def test_what_is_not_a_pair_is_refused(row: Any, message: str) -> None:  # noqa: ANN401
