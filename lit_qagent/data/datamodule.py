@@ -88,7 +88,7 @@ class PreferenceDataModule(pl.LightningDataModule):
         order: Order = "pairs",
         max_tokens: int | None = None,
         seed: int = 0,
-        also: dict[str, Path] | None = None,
+        also: dict[str, Path | PairSource] | None = None,
         streaming: bool = False,
         window: int = 4096,
         num_workers: int = 0,

@@ -10,7 +10,7 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lit_qagent.core.errors import ConfigError, DataError
 from lit_qagent.core.pairs import ChatMessages, PreferencePair
@@ -27,12 +27,27 @@ _ROLES = {
 }
 
 
-def read_rows(path: Path, *, streaming: bool = False) -> Iterator[Any]:
+class HubPart(NamedTuple):
+    """Which rows of a set on the hub.
+
+    Attributes:
+        split: Name of a split, such as ``train_prefs``.
+        subset: Name of a configuration; None is the set's only or default one.
+        revision: Branch, tag or commit; None is the newest.
+    """
+
+    split: str = "train"
+    subset: str | None = None
+    revision: str | None = None
+
+
+def read_rows(path: Path, *, streaming: bool = False, part: HubPart | None = None) -> Iterator[Any]:
     """Give the rows of a JSON, JSON lines or parquet file, or of a set on the hub, one by one.
 
     Args:
         path: File or hub id.
         streaming: Never hold more than a few rows.
+        part: Of a set on the hub; None is its ``train`` split.
 
     Raises:
         ConfigError: A JSON list shall be streamed.
@@ -53,7 +68,7 @@ def read_rows(path: Path, *, streaming: bool = False) -> Iterator[Any]:
     elif path.suffix == ".parquet":
         yield from _parquet(path)
     else:
-        yield from _hub(str(path), streaming)
+        yield from _hub(str(path), streaming, part or HubPart())
 
 
 def foreign_pairs(rows: Iterable[Any], where: str) -> Iterator[PreferencePair]:
@@ -236,13 +251,16 @@ def _parquet(path: Path) -> Iterator[Any]:
         raise DataError(f"{str(path)!r} cannot be read as parquet ({error})") from error
 
 
-def _hub(name: str, streaming: bool) -> Iterator[Any]:
+def _hub(name: str, streaming: bool, part: HubPart) -> Iterator[Any]:
     from datasets import load_dataset
 
     try:
-        yield from load_dataset(name, split="train", streaming=streaming)
+        yield from load_dataset(
+            name, part.subset, split=part.split, revision=part.revision, streaming=streaming
+        )
     except (OSError, ValueError) as error:
         raise DataError(
             f"{name!r} is neither a folder or file of pairs nor a set on the hub that can be "
-            f"reached ({str(error)[:200]}); check the spelling"
+            f"reached ({str(error)[:300]}); check the spelling, and give a set's split, subset and "
+            "revision as {path: ..., split: ..., subset: ..., revision: ...}"
         ) from error

@@ -7,9 +7,11 @@ from typing import Any
 import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 import pytest
+from jsonargparse import ArgumentParser
 
 from lit_qagent.core.errors import ConfigError, DataError
 from lit_qagent.core.pairs import PreferencePair
+from lit_qagent.data.datamodule import PreferenceDataModule
 from lit_qagent.data.foreign import foreign_pairs
 from lit_qagent.data.pairs import pair_history
 from lit_qagent.data.sources import PairSource, read_sources, weighted
@@ -281,6 +283,44 @@ def test_a_set_on_the_hub_that_cannot_be_reached_is_refused(
 
     with pytest.raises(DataError, match=r"'nobody/nothing' is neither a folder .* on the hub"):
         read_sources([PairSource(path=Path("nobody/nothing"))], seed=0)
+
+
+def test_a_part_of_a_set_on_the_hub_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def load(name: str, subset: str | None, **options: Any) -> list[Any]:  # noqa: ANN401
+        asked.append((name, subset, options["split"], options["revision"]))
+        return ROWS
+
+    monkeypatch.setattr("datasets.load_dataset", load)
+    path = Path("somebody/pairs")
+
+    for source in (PairSource(path=path), PairSource(path=path, split="b", revision="c")):
+        assert len(read_sources([source], seed=0).pairs) == len(ROWS)
+
+    assert asked == [(str(path), None, "train", None), (str(path), None, "b", "c")]
+
+
+def test_parts_are_named_in_yaml() -> None:
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(PreferenceDataModule, "data")
+
+    found = parser.instantiate(
+        parser.parse_string(
+            "data: {pairs: [{path: a/b, split: train_prefs}], "
+            "also: {held: {path: a/b, split: test_prefs}, plain: runs/pairs}}"
+        )
+    ).data
+
+    assert found._sources == [PairSource(path=Path("a/b"), split="train_prefs")]
+    assert found._also["held"] == PairSource(path=Path("a/b"), split="test_prefs")
+    assert str(found._also["plain"]) == "runs/pairs"
+
+
+def test_files_and_folders_have_no_splits(tmp_path: Path) -> None:
+    for path in (write(tmp_path, ".jsonl"), write_pairs(tmp_path / "ours", make_pairs(1))):
+        with pytest.raises(ConfigError, match="no set on the hub, so it has no split and subset"):
+            read_sources([PairSource(path=path, split="test", subset="x")], seed=0)
 
 
 def test_real_pairs_of_trajectories_keep_together() -> None:

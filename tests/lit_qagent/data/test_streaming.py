@@ -236,16 +236,23 @@ def test_a_set_on_the_hub_is_streamed(chat: ChatRenderer, monkeypatch: pytest.Mo
     rows = [{"prompt": f"Task {i}", "chosen": "yes", "rejected": "no"} for i in range(20)]
     asked = []
 
-    def load(name: str, *, split: str, streaming: bool) -> IterableDataset:
-        asked.append((name, split, streaming))
+    def load(name: str, subset: str | None, **options: Any) -> IterableDataset:  # noqa: ANN401
+        asked.append((name, subset, *sorted(options.items())))
         return IterableDataset.from_generator(lambda: iter(rows))
 
     monkeypatch.setattr("datasets.load_dataset", load)
+    part = {"split": "train_prefs", "subset": "small", "revision": "v1"}
+    whole, some = Path("somebody/pairs"), PairSource(path=Path("somebody/pairs"), **part)  # type: ignore[arg-type]
 
-    loader = open_loader(chat, Path("somebody/pairs"), valid_fraction=0, test_fraction=0)
+    for source in (whole, [some]):
+        loader = open_loader(chat, source, valid_fraction=0, test_fraction=0)
+        assert len(flat(names(loader))) == 20
 
-    assert len(flat(names(loader))) == 20
-    assert set(asked) == {("somebody/pairs", "train", True)}
+    expected = [
+        ("somebody/pairs", None, ("revision", None), ("split", "train"), ("streaming", True)),
+        ("somebody/pairs", "small", ("revision", "v1"), ("split", "train_prefs"), asked[-1][-1]),
+    ]
+    assert list(dict.fromkeys(asked)) == expected
 
 
 def large_file(path: Path, num_pairs: int) -> Path:
