@@ -187,8 +187,9 @@ class PreferenceDataModule(pl.LightningDataModule):
         """Give all pairs of a split, those of a trajectory together, with their indices."""
         pairs = self.pairs_of(split)
         sharing: Sharing = "batch" if self._sharing_now() != "none" else "none"
-        limits = Limits(sharing, _REFERENCE_PAIRS)
-        for indices in BatchPlan(pairs, group_pairs(pairs), limits=limits).in_order():
+        limits = Limits(sharing, _REFERENCE_PAIRS, self._max_tokens)
+        plan = BatchPlan(pairs, group_pairs(pairs), limits=limits, num_epochs=1)
+        for indices in plan.in_order():
             yield indices, _collate(pairs, sharing, indices)
 
     def setup(self, stage: str | None = None) -> None:

@@ -175,7 +175,8 @@ class StepDPO(pl.LightningModule):
         wanted = self._reference == "cached" and model.head.needs_reference
         if wanted and isinstance(data, PreferenceDataModule):
             check_all_in_memory(streaming=data.streaming)
-            fill_reference(data, model, write=self.trainer.is_global_zero)
+            with memory_advice("reference"):
+                fill_reference(data, model, write=self.trainer.is_global_zero)
 
     @property
     def shares_prefixes(self) -> bool:
@@ -227,7 +228,13 @@ class StepDPO(pl.LightningModule):
         """Stop before a gradient that is no number gets into the weights."""
         if self._is_sharded:
             average_gradients(self._trainable().values())
-        refuse_bad_gradients(self._trainable())
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        refuse_bad_gradients(self._trainable(), skips_bad=scaler is not None)
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+        """Change the weights; out of memory says what to lower."""
+        with memory_advice("step"):
+            super().optimizer_step(*args, **kwargs)
 
     def validation_step(self, batch: PairBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Measure a batch of validation pairs, or of a further held-out set."""
@@ -331,7 +338,8 @@ class StepDPO(pl.LightningModule):
         return self.metrics[prefix]  # type: ignore[return-value]
 
     def _measure(self, batch: PairBatch, prefix: str) -> None:
-        output = self._step(batch)
+        with memory_advice("held_out"):
+            output = self._step(batch)
         metrics = self._metrics_of(prefix)
         metrics.update(batch, output.q, output.pair_losses)
         self.log_dict(
