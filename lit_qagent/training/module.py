@@ -14,7 +14,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
 from lit_qagent.agents.selection import Scorer
-from lit_qagent.core.errors import CheckpointError, ConfigError
+from lit_qagent.core.errors import ConfigError
 from lit_qagent.data.batch import PairBatch, TokenBatch
 from lit_qagent.data.datamodule import PreferenceDataModule
 from lit_qagent.data.rendering import SequenceRenderer
@@ -31,6 +31,7 @@ from lit_qagent.training.checks import (
     check_all_in_memory,
     check_reference,
     check_same_model,
+    check_weights,
     report_other_head,
     report_rounding,
 )
@@ -290,14 +291,9 @@ class StepDPO(pl.LightningModule):
                 missing, unexpected, or of another shape.
         """
         check_same_model(checkpoint, self._backbone, self.renderer.chat)
-        expected = {name: tuple(p.shape) for name, p in self._trainable().items()}
-        found = {name: tuple(t.shape) for name, t in checkpoint["state_dict"].items()}
-        differing = sorted(expected.items() ^ found.items())
-        if differing:
-            raise CheckpointError(
-                f"the checkpoint's weights do not fit the model: {len(differing)} differ, such as "
-                f"{differing[0][0]!r}; use the backbone, lora and q_head it was trained with"
-            )
+        # DeepSpeed and FSDP2 have loaded the weights themselves, and give only the rest.
+        if "state_dict" in checkpoint:
+            check_weights(checkpoint["state_dict"], self._trainable())
         self.lineage = merge_lineage(self.lineage, checkpoint.get("lineage", {}))
 
     def load_state_dict(

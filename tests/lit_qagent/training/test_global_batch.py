@@ -38,6 +38,7 @@ def weights_after(
     accumulate: int = 1,
     lora: LoraSpec | None = LoraSpec(rank=2),  # noqa: B008 (frozen)
     reference: Any = "cached",  # noqa: ANN401
+    momentum: float = 0.0,
     **data: Any,  # noqa: ANN401
 ) -> dict[str, Any]:
     pl.seed_everything(42, verbose=False)
@@ -45,7 +46,12 @@ def weights_after(
         tiny_spec(model),
         lora,
         reference=reference,
-        optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.05),
+        optimizer=lambda parameters: torch.optim.SGD(
+            parameters,
+            lr=0.02 if momentum else 0.05,
+            momentum=momentum,
+        ),
+        warmup_fraction=0 if momentum else 0.1,
     )
     trainer = pl.Trainer(
         accelerator="cpu",
@@ -131,7 +137,7 @@ def test_two_processes_train_as_one_does_on_the_same_global_batch(
 
 
 @pytest.mark.integration
-def test_two_processes_with_shards_train_as_one_does(
+def test_two_processes_with_shards_train_and_resume_as_one_does(
     model: Path, pairs: Path, tmp_path: Path
 ) -> None:
     done = subprocess.run(
@@ -146,7 +152,7 @@ def test_two_processes_with_shards_train_as_one_does(
 
     runs: dict[str, dict[str, Any]] = {"lora": {}, "full": {"lora": None, "reference": "copy"}}
     for name, settings in runs.items():
-        one = weights_after(model, pairs, batch_size=4, **settings)
+        one = weights_after(model, pairs, batch_size=4, momentum=0.5, **settings)
         saved = torch.load(tmp_path / name / "last.ckpt", weights_only=True)
         assert saved["global_step"] == 10
         two = saved["state_dict"]
