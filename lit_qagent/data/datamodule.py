@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import lightning.pytorch as pl
-from torch.utils.data import DataLoader
 
 from lit_qagent.core.errors import ConfigError, DataError
 from lit_qagent.core.pairs import PairCard, PreferencePair
@@ -20,7 +19,7 @@ from lit_qagent.data.held_out import (
     render_held_out,
     task_key,
 )
-from lit_qagent.data.loader import PairLoader
+from lit_qagent.data.loader import HeldOutLoader, PairLoader
 from lit_qagent.data.planning import BatchPlan, Limits, group_pairs
 from lit_qagent.data.rendered import render_pair, report_lengths
 from lit_qagent.data.rendering import SequenceRenderer
@@ -237,11 +236,11 @@ class PreferenceDataModule(pl.LightningDataModule):
             num_trained=partial(num_trained_batches, trainer),
         )
 
-    def val_dataloader(self) -> DataLoader[list[int]] | list[Any]:
+    def val_dataloader(self) -> HeldOutLoader | list[Any]:
         """Return the batches of the validation tasks; one loader for each set of `held_out`."""
         return self._loaders("valid")
 
-    def test_dataloader(self) -> DataLoader[list[int]] | list[Any]:
+    def test_dataloader(self) -> HeldOutLoader | list[Any]:
         """Return the batches of the test tasks; one loader for each set of `held_out`.
 
         Raises:
@@ -253,7 +252,7 @@ class PreferenceDataModule(pl.LightningDataModule):
             )
         return self._loaders("test")
 
-    def _loaders(self, split: str) -> DataLoader[list[int]] | list[Any]:
+    def _loaders(self, split: str) -> HeldOutLoader | list[Any]:
         names = [split] if self._fractions[split] else []
         loaders = [self._in_order(name) for name in (*names, *self._also)]
         return loaders[0] if len(loaders) == 1 else loaders
@@ -322,13 +321,15 @@ class PreferenceDataModule(pl.LightningDataModule):
                 "model.max_length or set the fraction of that split to 0"
             )
 
-    def _in_order(self, name: str) -> DataLoader[list[int]]:
-        """Return a loader whose items are whole batches, which Lightning may hand out to ranks."""
-        pairs = self.pairs_of(name)
-        return DataLoader(
-            self._plan(pairs).in_order(),  # type: ignore[arg-type] # torch reads any sequence
-            batch_size=None,
-            collate_fn=partial(_collate, pairs, self._sharing_now()),
+    def _in_order(self, name: str) -> HeldOutLoader:
+        """Return the batches of this process; those of all measure each pair once."""
+        trainer, pairs = self._attached(), self.pairs_of(name)
+        return HeldOutLoader(
+            pairs,
+            self._plan(pairs, num_epochs=1).in_order(),
+            sharing=self._sharing_now(),
+            rank=trainer.global_rank,
+            world_size=trainer.world_size,
         )
 
     def _plan(

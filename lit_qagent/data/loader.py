@@ -1,6 +1,7 @@
-"""A loader that resumes in the middle of an epoch at exactly the next batch to train on."""
+"""Batches to train on, resumed in an epoch at exactly the next one, and batches to measure."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 from lit_qagent.data.batch import PairBatch, PairTokens, Sharing, collate_pairs
 from lit_qagent.data.planning import BatchPlan
@@ -85,3 +86,43 @@ class PairLoader:
         per_step = self._accumulate * self._world_size
         first = place * self._world_size // per_step * per_step
         return sum(map(len, batches[first : first + per_step])) / per_step
+
+
+class HeldOutLoader:
+    """Batches in order, each measured by one of the processes.
+
+    No torch DataLoader: Lightning would repeat batches until they divide, and count them twice.
+    All processes get as many, as they compute a batch together; what is repeated is marked.
+
+    Args:
+        pairs: The pairs.
+        batches: Indices of the pairs in each batch.
+        sharing: See `collate_pairs`.
+        rank: Which of the processes this is; process r takes every ``world_size``-th batch.
+        world_size: How many processes there are.
+    """
+
+    def __init__(
+        self,
+        pairs: Sequence[PairTokens],
+        batches: Sequence[Sequence[int]],
+        *,
+        sharing: Sharing,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self._pairs = pairs
+        self._batches = batches
+        self._sharing: Sharing = sharing
+        self._rank = rank
+        self._world_size = world_size
+
+    def __len__(self) -> int:
+        return -(-len(self._batches) // self._world_size)
+
+    def __iter__(self) -> Iterator[PairBatch]:
+        for place in range(self._rank, len(self) * self._world_size, self._world_size):
+            is_repeat = place >= len(self._batches)
+            indices = self._batches[-1 if is_repeat else place]
+            batch = collate_pairs([self._pairs[i] for i in indices], self._sharing)
+            yield replace(batch, is_repeat=is_repeat)

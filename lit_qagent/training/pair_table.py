@@ -48,7 +48,8 @@ class PairTable(Metric):
         lengths = batch.tokens.num_action_tokens
         sides = [part.double().view(-1, 2) for part in (q, batch.q_hat, batch.visits, lengths)]
         pairs = [part.double()[:, None] for part in (batch.depth, batch.group)]
-        self.rows.append(torch.cat([*sides, *pairs], dim=1).detach())  # type: ignore[operator, union-attr]
+        rows = torch.cat([*sides, *pairs], dim=1).detach()
+        self.rows.append(rows[:0] if batch.is_repeat else rows)  # type: ignore[operator, union-attr]
 
     def compute(self) -> Tensor:
         """Return float64 [P, columns]."""
