@@ -131,7 +131,7 @@ def test_single_pairs_without_a_budget_are_plain_shuffled_batches() -> None:
 
 
 def test_a_pair_over_the_budget_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"max_tokens is 30, a pair alone needs \d+; raise it"):
+    with pytest.raises(ConfigError, match=r"is 30, a pair alone needs \d+ \(unnamed\); raise it"):
         make_plan(limits=Limits("batch", 100, 30))
 
 
