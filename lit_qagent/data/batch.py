@@ -79,6 +79,7 @@ class PairBatch:
         mean_over: The losses are summed and divided by this; the number of pairs, unless an
             optimizer step takes several batches, whose pairs then all weigh the same.
         num_unshared_tokens: Tokens of all sequences if nothing were shared.
+        is_repeat: Another process measures these pairs, and this one only computes with it.
     """
 
     tokens: TokenBatch
@@ -91,6 +92,7 @@ class PairBatch:
     names: tuple[str, ...]
     mean_over: float
     num_unshared_tokens: int
+    is_repeat: bool = False
 
     @property
     def num_pairs(self) -> int:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import lightning.pytorch as pl
-from torch.utils.data import DataLoader
 
 from lit_qagent.core.errors import ConfigError, DataError
 from lit_qagent.core.pairs import PairCard, PreferencePair
@@ -20,7 +19,7 @@ from lit_qagent.data.held_out import (
     render_held_out,
     task_key,
 )
-from lit_qagent.data.loader import PairLoader
+from lit_qagent.data.loader import HeldOutLoader, PairLoader
 from lit_qagent.data.planning import BatchPlan, Limits, group_pairs, report_unshared
 from lit_qagent.data.rendered import render_pair, report_lengths
 from lit_qagent.data.rendering import SequenceRenderer
@@ -90,7 +89,7 @@ class PreferenceDataModule(pl.LightningDataModule):
         order: Order = "pairs",
         max_tokens: int | None = None,
         seed: int = 0,
-        also: dict[str, Path] | None = None,
+        also: dict[str, Path | PairSource] | None = None,
         streaming: bool = False,
         window: int = 4096,
         num_workers: int = 0,
@@ -191,8 +190,8 @@ class PreferenceDataModule(pl.LightningDataModule):
         pairs = self.pairs_of(split)
         limits = self._limits()
         sharing: Sharing = "none" if limits.sharing == "none" else "batch"
-        limits = Limits(sharing, _REFERENCE_PAIRS, longest_shared=limits.longest_shared)
-        plan = BatchPlan(pairs, group_pairs(pairs), limits=limits)
+        limits = limits._replace(sharing=sharing, batch_size=_REFERENCE_PAIRS)
+        plan = BatchPlan(pairs, group_pairs(pairs), limits=limits, num_epochs=1)
         for indices in plan.in_order():
             yield indices, _collate(pairs, plan, indices)
 
@@ -237,11 +236,11 @@ class PreferenceDataModule(pl.LightningDataModule):
             num_trained=partial(num_trained_batches, trainer),
         )
 
-    def val_dataloader(self) -> DataLoader[list[int]] | list[Any]:
+    def val_dataloader(self) -> HeldOutLoader | list[Any]:
         """Return the batches of the validation tasks; one loader for each set of `held_out`."""
         return self._loaders("valid")
 
-    def test_dataloader(self) -> DataLoader[list[int]] | list[Any]:
+    def test_dataloader(self) -> HeldOutLoader | list[Any]:
         """Return the batches of the test tasks; one loader for each set of `held_out`.
 
         Raises:
@@ -253,7 +252,7 @@ class PreferenceDataModule(pl.LightningDataModule):
             )
         return self._loaders("test")
 
-    def _loaders(self, split: str) -> DataLoader[list[int]] | list[Any]:
+    def _loaders(self, split: str) -> HeldOutLoader | list[Any]:
         names = [split] if self._fractions[split] else []
         loaders = [self._in_order(name) for name in (*names, *self._also)]
         return loaders[0] if len(loaders) == 1 else loaders
@@ -322,14 +321,14 @@ class PreferenceDataModule(pl.LightningDataModule):
                 "model.max_length or set the fraction of that split to 0"
             )
 
-    def _in_order(self, name: str) -> DataLoader[list[int]]:
-        """Return a loader whose items are whole batches, which Lightning may hand out to ranks."""
-        pairs = self.pairs_of(name)
-        plan = self._plan(pairs)
-        return DataLoader(
-            plan.in_order(),  # type: ignore[arg-type] # torch reads any sequence
-            batch_size=None,
-            collate_fn=partial(_collate, pairs, plan),
+    def _in_order(self, name: str) -> HeldOutLoader:
+        """Return the batches of this process; those of all measure each pair once."""
+        trainer, pairs = self._attached(), self.pairs_of(name)
+        return HeldOutLoader(
+            pairs,
+            self._plan(pairs, num_epochs=1),
+            rank=trainer.global_rank,
+            world_size=trainer.world_size,
         )
 
     def _plan(

@@ -1,14 +1,16 @@
 """Preference pairs in other programs' formats.
 
 TRL's: ``prompt``, ``chosen`` and ``rejected`` as chat messages or as plain text; without ``prompt``
-both answers begin with it. The original's: the same with messages of ``from`` and ``value``.
-An answer may be a whole episode, the agent's and the world's messages in turn.
+both answers begin with it, and so do conversations whose ``prompt`` is text. The original's: the
+same with messages of ``from`` and ``value``. An answer may be a whole episode, the agent's and the
+world's messages in turn.
 """
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lit_qagent.core.errors import ConfigError, DataError
 from lit_qagent.core.pairs import ChatMessages, PreferencePair
@@ -25,12 +27,27 @@ _ROLES = {
 }
 
 
-def read_rows(path: Path, *, streaming: bool = False) -> Iterator[Any]:
+class HubPart(NamedTuple):
+    """Which rows of a set on the hub.
+
+    Attributes:
+        split: Name of a split, such as ``train_prefs``.
+        subset: Name of a configuration; None is the set's only or default one.
+        revision: Branch, tag or commit; None is the newest.
+    """
+
+    split: str = "train"
+    subset: str | None = None
+    revision: str | None = None
+
+
+def read_rows(path: Path, *, streaming: bool = False, part: HubPart | None = None) -> Iterator[Any]:
     """Give the rows of a JSON, JSON lines or parquet file, or of a set on the hub, one by one.
 
     Args:
         path: File or hub id.
         streaming: Never hold more than a few rows.
+        part: Of a set on the hub; None is its ``train`` split.
 
     Raises:
         ConfigError: A JSON list shall be streamed.
@@ -51,14 +68,15 @@ def read_rows(path: Path, *, streaming: bool = False) -> Iterator[Any]:
     elif path.suffix == ".parquet":
         yield from _parquet(path)
     else:
-        yield from _hub(str(path), streaming)
+        yield from _hub(str(path), streaming, part or HubPart())
 
 
 def foreign_pairs(rows: Iterable[Any], where: str) -> Iterator[PreferencePair]:
     """Turn rows into pairs; the labels that they lack are 1 for the better action, 0 for the worse.
 
     Raises:
-        DataError: A row is not a pair: it has neither format, an empty action, or equal ones.
+        DataError: A row is not a pair: it has neither format, an empty action, equal ones, or a
+            label that is no number.
     """
     for number, row in enumerate(rows):
         yield _pair(row, f"{where} row {number}")
@@ -89,14 +107,39 @@ def _pair(row: Any, where: str) -> PreferencePair:  # noqa: ANN401 (any JSON val
         task_id=str(row.get("task_id") or task),
         tree_id=str(row.get("tree_id") or task),
         depth=(len(prompt) - num_head) // 2,
-        q_chosen=float(row.get("q_chosen", 1.0)),
-        q_rejected=float(row.get("q_rejected", 0.0)),
-        visits_chosen=int(row.get("visits_chosen", 1)),
-        visits_rejected=int(row.get("visits_rejected", 1)),
+        q_chosen=_number(row, "q_chosen", 1.0, where),
+        q_rejected=_number(row, "q_rejected", 0.0, where),
+        visits_chosen=_visits(row, "visits_chosen", where),
+        visits_rejected=_visits(row, "visits_rejected", where),
         rule="foreign",
         environment="foreign",
         prompt_version="foreign",
     )
+
+
+def _number(row: Mapping[str, Any], name: str, default: float, where: str) -> float:
+    """Return a label; null is one that is not known, as in the columns of a parquet file."""
+    value = row.get(name)
+    try:
+        number = default if value is None else float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise DataError(
+            f"{where}: {name} must be a finite number, got {repr(value)[:80]}; mend it, or give "
+            "null if it is not known"
+        )
+    return number
+
+
+def _visits(row: Mapping[str, Any], name: str, where: str) -> int:
+    number = _number(row, name, 1.0, where)
+    if number < 0 or not number.is_integer():
+        raise DataError(
+            f"{where}: {name} must be a whole number >= 0, got {repr(row[name])[:80]}; mend it, "
+            "or give null if it is not known"
+        )
+    return int(number)
 
 
 def _parts(row: Mapping[str, Any], where: str) -> tuple[ChatMessages, ChatMessages, ChatMessages]:
@@ -106,9 +149,11 @@ def _parts(row: Mapping[str, Any], where: str) -> tuple[ChatMessages, ChatMessag
         if prompt is None:
             prompt, chosen, rejected = _common_text(chosen, rejected)
         chosen, rejected = ([{"role": "assistant", "content": x}] for x in (chosen, rejected))
-        if isinstance(prompt, str):
-            prompt = [{"role": "user", "content": prompt}]
     both = [_messages(side, where) for side in (chosen, rejected)]
+    if isinstance(prompt, str):
+        # As for TRL it is a copy of what conversations begin with, unless they only answer it.
+        is_answered = all(side and side[0]["role"] == "assistant" for side in both)
+        prompt = [{"role": "user", "content": prompt}] if is_answered else None
     if prompt is not None:
         return _messages(prompt, where), both[0], both[1]
     shared = common_prefix(both[0], both[1])
@@ -124,23 +169,36 @@ def _messages(values: Any, where: str) -> ChatMessages:  # noqa: ANN401 (any JSO
     found = []
     for value in values:
         whole = isinstance(value, Mapping)
-        role = _ROLES.get(value.get("role", value.get("from"))) if whole else None
+        given = value.get("role", value.get("from")) if whole else None
+        role = _ROLES.get(given) if isinstance(given, str) else None
         content = value.get("content", value.get("value")) if whole else None
         if role is None or not isinstance(content, str):
             raise DataError(
                 f"{where}: a message needs role and content (or from and value), one of "
-                f"{', '.join(_ROLES)}; got {str(value)[:80]}"
+                f"{', '.join(_ROLES)}; got {str(value)[:80]}; mend or remove the row"
             )
         found.append({"role": role, "content": content})
     return found
 
 
 def _common_text(chosen: str, rejected: str) -> tuple[str, str, str]:
-    """Part two texts after the last whole word that they begin with alike."""
-    shared = chosen[: common_prefix(chosen, rejected)]
-    if len(shared) < min(len(chosen), len(rejected)):
-        shared = shared[: max(shared.rfind(" "), shared.rfind("\n")) + 1]
+    """Part two texts after the last whole word that they begin with alike.
+
+    Neither part is empty where one text begins with the other: the last word goes to both.
+
+    Examples:
+        >>> _common_text("Go? No thanks", "Go? No")
+        ('Go?', 'No thanks', 'No')
+    """
+    shared = _whole_words(chosen[: common_prefix(chosen, rejected)])
+    if not all(text[len(shared) :].strip() for text in (chosen, rejected)):
+        shared = _whole_words(shared.rstrip())
     return shared.rstrip(), chosen[len(shared) :], rejected[len(shared) :]
+
+
+def _whole_words(text: str) -> str:
+    """Leave out what comes after the last space or end of a line."""
+    return text[: max(text.rfind(" "), text.rfind("\n")) + 1]
 
 
 def _head_length(prompt: ChatMessages, where: str) -> int:
@@ -193,13 +251,16 @@ def _parquet(path: Path) -> Iterator[Any]:
         raise DataError(f"{str(path)!r} cannot be read as parquet ({error})") from error
 
 
-def _hub(name: str, streaming: bool) -> Iterator[Any]:
+def _hub(name: str, streaming: bool, part: HubPart) -> Iterator[Any]:
     from datasets import load_dataset
 
     try:
-        yield from load_dataset(name, split="train", streaming=streaming)
+        yield from load_dataset(
+            name, part.subset, split=part.split, revision=part.revision, streaming=streaming
+        )
     except (OSError, ValueError) as error:
         raise DataError(
             f"{name!r} is neither a folder or file of pairs nor a set on the hub that can be "
-            f"reached ({str(error)[:200]}); check the spelling"
+            f"reached ({str(error)[:300]}); check the spelling, and give a set's split, subset and "
+            "revision as {path: ..., split: ..., subset: ..., revision: ...}"
         ) from error

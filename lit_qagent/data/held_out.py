@@ -1,7 +1,7 @@
 """Further held-out sets of pairs: read, kept apart from what is trained on, rendered."""
 
 import logging
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterable
 from pathlib import Path
 
 from lit_qagent.core.errors import ConfigError, DataError, OverlapError
@@ -21,7 +21,7 @@ def task_key(pair: PreferencePair) -> TaskKey:
     return pair.environment, pair.task_id
 
 
-def check_names(also: Mapping[str, Path]) -> None:
+def check_names(also: Iterable[str]) -> None:
     """Refuse names that could be taken for something else in a metric's name.
 
     Raises:
@@ -36,13 +36,13 @@ def check_names(also: Mapping[str, Path]) -> None:
 
 
 def read_held_out(
-    name: str, path: Path, trained: Container[TaskKey], seed: int
+    name: str, pairs: Path | PairSource, trained: Container[TaskKey], seed: int
 ) -> list[PreferencePair]:
     """Read a set that must not hold what is trained on.
 
     Args:
         name: Of the set.
-        path: Its pairs.
+        pairs: Where they are.
         trained: The tasks that are trained on.
         seed: As for ``data.pairs``.
 
@@ -50,7 +50,8 @@ def read_held_out(
         OverlapError: A task of the set is trained on.
         DataError: The pairs cannot be used.
     """
-    found = list(read_sources([PairSource(path=path)], seed).pairs)
+    source = pairs if isinstance(pairs, PairSource) else PairSource(path=pairs)
+    found = list(read_sources([source], seed).pairs)
     shared = sorted({pair.task_id for pair in found if task_key(pair) in trained})
     if shared:
         raise OverlapError(

@@ -1,6 +1,7 @@
-"""A loader that resumes in the middle of an epoch at exactly the next batch to train on."""
+"""Batches to train on, resumed in an epoch at exactly the next one, and batches to measure."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 from lit_qagent.data.batch import PairBatch, PairTokens, collate_pairs
 from lit_qagent.data.planning import BatchPlan
@@ -84,3 +85,42 @@ class PairLoader:
         per_step = self._accumulate * self._world_size
         first = place * self._world_size // per_step * per_step
         return sum(map(len, batches[first : first + per_step])) / per_step
+
+
+class HeldOutLoader:
+    """Batches in order, each measured by one of the processes.
+
+    No torch DataLoader: Lightning would repeat batches until they divide, and count them twice.
+    All processes get as many, as they compute a batch together; what is repeated is marked.
+
+    Args:
+        pairs: The pairs.
+        plan: Which of them make a batch, and what its rows hold.
+        rank: Which of the processes this is; process r takes every ``world_size``-th batch.
+        world_size: How many processes there are.
+    """
+
+    def __init__(
+        self,
+        pairs: Sequence[PairTokens],
+        plan: BatchPlan,
+        *,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self._pairs = pairs
+        self._plan = plan
+        self._batches = plan.in_order()
+        self._rank = rank
+        self._world_size = world_size
+
+    def __len__(self) -> int:
+        return -(-len(self._batches) // self._world_size)
+
+    def __iter__(self) -> Iterator[PairBatch]:
+        for place in range(self._rank, len(self) * self._world_size, self._world_size):
+            is_repeat = place >= len(self._batches)
+            indices = self._batches[-1 if is_repeat else place]
+            sharing = self._plan.sharing_of(indices)
+            batch = collate_pairs([self._pairs[i] for i in indices], sharing)
+            yield replace(batch, is_repeat=is_repeat)

@@ -179,6 +179,10 @@ class TokenMeter:
         saved = sum(map(common_prefix, ordered, ordered[1:]))
         return sum(map(len, ordered)) - saved
 
+    def name(self, index: int) -> str:
+        """Return the name of a pair, for messages."""
+        return self._pairs[index].name
+
     def joined(self, tokens: int, batch: Sequence[int], unit: Sequence[int]) -> int:
         """Return at least the tokens of a batch, which has ``tokens``, and a unit together."""
         if self._sharing != "batch":
@@ -234,8 +238,9 @@ def split_group(group: Sequence[int], meter: TokenMeter, limits: Limits) -> list
             if max_tokens is not None and tokens > max_tokens:
                 if start == end - 1:
                     raise ConfigError(
-                        f"data.max_tokens is {max_tokens}, a pair alone needs {tokens}; raise it "
-                        "to at least that, or lower model.max_length"
+                        f"data.max_tokens is {max_tokens}, a pair alone needs {tokens} "
+                        f"({meter.name(ordered[start])}); raise it to at least that, or lower "
+                        "model.max_length"
                     )
                 break
             # Equal costs go to fewer parts, which a cost per part of less than a token gives.

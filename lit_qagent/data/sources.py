@@ -11,7 +11,7 @@ from typing import NamedTuple
 from lit_qagent.core.errors import ConfigError, DataError
 from lit_qagent.core.pairs import CARD_FILE, PAIR_SCHEMA_VERSION, PairCard, PreferencePair
 from lit_qagent.core.seeds import derive_seed
-from lit_qagent.data.foreign import foreign_pairs, read_rows
+from lit_qagent.data.foreign import HubPart, foreign_pairs, read_rows
 from lit_qagent.data.pairs import PairSet, check_folder, iterate_pairs, read_pairs
 
 _FILES = (".json", ".jsonl", ".parquet")
@@ -25,14 +25,35 @@ class PairSource:
         path: Folder that ``data_collection pairs`` wrote; a ``.json``, ``.jsonl`` or ``.parquet``
             file in TRL's preference formats or the original's; or a hub id.
         weight: Times that each pair is used in an epoch, above 0; 0.5 takes every other pair.
+        split: Of a set on the hub; None is ``train``.
+        subset: Of a set on the hub, the name of a configuration; None is the only or default one.
+        revision: Of a set on the hub, a branch, tag or commit; None is the newest.
     """
 
     path: Path
     weight: float = 1.0
+    split: str | None = None
+    subset: str | None = None
+    revision: str | None = None
 
     def __post_init__(self) -> None:
         if self.weight <= 0:
             raise ConfigError(f"data.pairs weight of {self.path} must be > 0, got {self.weight}")
+
+    @property
+    def part(self) -> HubPart:
+        """Which rows of a set on the hub.
+
+        Raises:
+            ConfigError: It is no such set, and part of one is asked for.
+        """
+        given = [name for name in ("split", "subset", "revision") if getattr(self, name)]
+        path = Path(self.path)
+        if given and (_is_own(path) or path.suffix in _FILES):
+            raise ConfigError(
+                f"{str(path)!r} is no set on the hub, so it has no {' and '.join(given)}; remove it"
+            )
+        return HubPart(self.split or "train", self.subset, self.revision)
 
 
 def read_sources(sources: Sequence[PairSource], seed: int) -> PairSet:
@@ -44,7 +65,7 @@ def read_sources(sources: Sequence[PairSource], seed: int) -> PairSet:
     """
     if not sources:
         raise ConfigError("data.pairs names no source; give a folder, a file or a hub id")
-    found = [(source, _read(Path(source.path))) for source in sources]
+    found = [(source, _read(source)) for source in sources]
     if len(found) == 1 and sources[0].weight == 1:
         return found[0][1]
     pairs = [pair for source, part in found for pair in weighted(part.pairs, source.weight, seed)]
@@ -92,7 +113,7 @@ def scan_sources(sources: Sequence[PairSource], seed: int) -> Scan:
     for source in sources:
         path = Path(source.path)
         card = check_folder(path) if _is_own(path) else None
-        found = _foreign_card(path, iterate_source(path))
+        found = _foreign_card(path, iterate_source(source))
         if not found.num_pairs:
             raise DataError(f"{str(path)!r} has no pairs; give a file with at least one")
         cards.append(card or found)
@@ -126,29 +147,32 @@ def _repeated(source: PairSource, seed: int) -> Iterator[PreferencePair]:
     """Give each pair as often as the weight says; a fraction of them by a hash of their number."""
     whole = int(source.weight)
     for _ in range(whole):
-        yield from iterate_source(Path(source.path))
+        yield from iterate_source(source)
     extra = (source.weight - whole) * 2**31  # seeds are below
     if extra:
-        for number, pair in enumerate(iterate_source(Path(source.path))):
+        for number, pair in enumerate(iterate_source(source)):
             if derive_seed("weight", seed, number) < extra:
                 yield pair
 
 
-def iterate_source(path: Path) -> Iterator[PreferencePair]:
+def iterate_source(source: PairSource) -> Iterator[PreferencePair]:
     """Give the pairs of a source one by one, holding only a few.
 
     Raises:
         DataError: The source is missing, or a row is not a pair.
+        ConfigError: It has not the part that is asked for.
     """
+    path, part = Path(source.path), source.part
     if _is_own(path):
         return iterate_pairs(path)
-    return foreign_pairs(read_rows(path, streaming=True), repr(str(path)))
+    return foreign_pairs(read_rows(path, streaming=True, part=part), repr(str(path)))
 
 
-def _read(path: Path) -> PairSet:
+def _read(source: PairSource) -> PairSet:
+    path, part = Path(source.path), source.part
     if _is_own(path):
         return read_pairs(path)
-    pairs = tuple(foreign_pairs(read_rows(path), repr(str(path))))
+    pairs = tuple(foreign_pairs(read_rows(path, part=part), repr(str(path))))
     if not pairs:
         raise DataError(f"{str(path)!r} has no pairs; give a file with at least one")
     return PairSet(pairs=pairs, card=_foreign_card(path, pairs))

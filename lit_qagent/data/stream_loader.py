@@ -4,10 +4,12 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterator
 
+from lit_qagent.core.errors import DataError
 from lit_qagent.data.batch import PairBatch, PairTokens, collate_pairs
 from lit_qagent.data.rendering import SequenceRenderer
 from lit_qagent.data.streaming import (
     LEFT_OVER,
+    OVER_BUDGET,
     SAME_TOKENS,
     UNSHARED,
     StreamSpec,
@@ -33,6 +35,9 @@ class StreamLoader:
         rank: Which of the processes this is.
         world_size: How many processes there are.
         num_trained: Tells how many batches of this epoch were trained on; None counts those given.
+
+    Raises:
+        DataError: At the end of an epoch in which no pair could be trained on.
 
     Attributes:
         counts: What rendering has cost since the start, and pairs left out by reason,
@@ -77,6 +82,11 @@ class StreamLoader:
                 yield collate_pairs(pairs, self._spec.limits.sharing_of(pairs[0]), mean_over)
         self.num_batches = self._given
         self._report()
+        if not self._given:
+            raise DataError(
+                "no pair that was streamed could be trained on; raise model.max_length and "
+                f"data.max_tokens, or give other pairs ({self._left_out()})"
+            )
 
     @property
     def sampler(self) -> "StreamLoader":
@@ -151,17 +161,15 @@ class StreamLoader:
     def _report(self) -> None:
         counts = self.counts
         _log.info("epoch %d: %d pairs were streamed so far", self._epoch, counts["rendered"])
-        if counts["shortened"] or counts["too_long"] or counts[SAME_TOKENS] or counts[LEFT_OVER]:
+        reasons = ("shortened", "too_long", SAME_TOKENS, OVER_BUDGET, LEFT_OVER)
+        if any(counts[reason] for reason in reasons):
             _log.warning(
                 "context limit of %d tokens, all epochs so far: %d pairs lost their oldest steps "
-                "(%d steps), %d pairs were dropped as head and action alone are longer; %d as "
-                "both actions have the same tokens, %d as they were fewer than processes",
+                "(%d steps), %s",
                 self._renderer.max_length,
                 counts["shortened"],
                 counts["dropped_steps"],
-                counts["too_long"],
-                counts[SAME_TOKENS],
-                counts[LEFT_OVER],
+                self._left_out(),
             )
         if counts[UNSHARED]:
             _log.warning(
@@ -170,3 +178,12 @@ class StreamLoader:
                 counts[UNSHARED],
                 self._spec.limits.longest_shared,
             )
+
+    def _left_out(self) -> str:
+        counts = self.counts
+        return (
+            f"{counts['too_long']} pairs were dropped as head and action alone are longer; "
+            f"{counts[OVER_BUDGET]} as they alone have more than data.max_tokens, "
+            f"{counts[SAME_TOKENS]} as both actions have the same tokens, "
+            f"{counts[LEFT_OVER]} as they were fewer than processes"
+        )

@@ -16,7 +16,7 @@ from lit_qagent.core.errors import ConfigError, DataError
 from lit_qagent.core.pairs import PreferencePair
 from lit_qagent.core.seeds import derive_seed
 from lit_qagent.data.batch import PairTokens
-from lit_qagent.data.planning import BatchPlan, Limits, group_pairs
+from lit_qagent.data.planning import BatchPlan, Limits, TokenMeter, group_pairs
 from lit_qagent.data.rendered import render_pair
 from lit_qagent.data.rendering import SequenceRenderer
 from lit_qagent.data.sources import PairSource, mixed
@@ -25,6 +25,7 @@ T = TypeVar("T")
 SAME_TOKENS = "same_tokens"
 LEFT_OVER = "left_over"
 UNSHARED = "unshared"
+OVER_BUDGET = "over_max_tokens"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +121,7 @@ class WindowStream(IterableDataset[Window]):
         """Render pairs and make batches of them; what is left out is counted."""
         renderer = self._renderer.fresh()
         limits = self._spec.limits
-        left_out = {SAME_TOKENS: 0, LEFT_OVER: 0}
+        left_out = {SAME_TOKENS: 0, OVER_BUDGET: 0, LEFT_OVER: 0}
         rendered = []
         for pair in pairs:
             try:
@@ -128,7 +129,9 @@ class WindowStream(IterableDataset[Window]):
             except DataError:  # checked at the start, all but that their tokens differ
                 left_out[SAME_TOKENS] += 1
                 continue
-            if tokens is not None:
+            if tokens is not None and not self._fits(tokens):
+                left_out[OVER_BUDGET] += 1
+            elif tokens is not None:
                 rendered.append(tokens)
         if len(rendered) < self._world_size:
             left_out[LEFT_OVER] = len(rendered)
@@ -136,6 +139,13 @@ class WindowStream(IterableDataset[Window]):
         unshared = sum(limits.sharing_of(tokens) != limits.sharing for tokens in rendered)
         counts = {**renderer.counts.to_dict(), **left_out, UNSHARED: unshared}
         return Window(number, self._plan(number, rendered) if rendered else [], counts)
+
+    def _fits(self, pair: PairTokens) -> bool:
+        """Return whether a batch may hold a pair, be it alone."""
+        limits = self._spec.limits
+        if limits.max_tokens is None:
+            return True
+        return TokenMeter([pair], limits.sharing_of(pair)).count([0]) <= limits.max_tokens
 
     def _plan(self, number: int, pairs: list[PairTokens]) -> list[list[PairTokens]]:
         spec = self._spec

@@ -15,6 +15,7 @@ from lit_qagent.core.manifest import write_json
 from lit_qagent.data.datamodule import PreferenceDataModule
 from lit_qagent.models.export import describe, save_checkpoint
 from lit_qagent.training.module import StepDPO
+from lit_qagent.training.saved import read_saved
 from lit_qagent.training.sharding import gathered
 
 _log = logging.getLogger(__name__)
@@ -94,8 +95,7 @@ class ExportCheckpoint(pl.Callback):
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         best = _best_path(trainer)
         if best is not None:
-            saved = torch.load(best, map_location="cpu", weights_only=True)
-            weights, metrics = saved["state_dict"], saved["metrics"]
+            weights, metrics = read_saved(best, trainable)
         card = describe(
             pl_module.q_model,
             max_length=pl_module.max_length,

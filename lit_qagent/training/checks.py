@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from lit_qagent.core.errors import CheckpointError, ConfigError
 from lit_qagent.data.rendering import RenderingCounts
 from lit_qagent.data.tokenizers import check_tokenizer
@@ -69,6 +71,22 @@ def check_same_model(
             f"{backbone.name!r}; set it to the former, or give another checkpoint"
         )
     check_tokenizer(chat, checkpoint.get("lineage", {}))
+
+
+def check_weights(saved: Mapping[str, Tensor], trainable: Mapping[str, Tensor]) -> None:
+    """Check that a `.ckpt` has exactly the weights that are trained.
+
+    Raises:
+        CheckpointError: One is missing, unexpected, or of another shape.
+    """
+    expected = {name: tuple(p.shape) for name, p in trainable.items()}
+    found = {name: tuple(t.shape) for name, t in saved.items()}
+    differing = sorted(expected.items() ^ found.items())
+    if differing:
+        raise CheckpointError(
+            f"the checkpoint's weights do not fit the model: {len(differing)} differ, such as "
+            f"{differing[0][0]!r}; use the backbone, lora and q_head it was trained with"
+        )
 
 
 def report_other_head(*, used: QHead, given: QHead, default: QHead) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -9,6 +10,21 @@ from torch import Tensor
 from lit_qagent.core.errors import TrainingFailure
 
 _CPU_WORDS = "not enough memory"
+Place = Literal["batch", "step", "held_out", "reference"]
+_TOKENS = "lower data.max_tokens (tokens computed at once) or data.batch_size"
+_ADVICE: dict[Place, str] = {
+    "batch": f"in a training batch; {_TOKENS}, set model.backbone.gradient_checkpointing, lower "
+    "model.max_length, or use model.backbone.quantization nf4; trainer.accumulate_grad_batches "
+    "keeps the size of a step",
+    "step": "in the optimizer's step; train an adapter (model.lora) or lower its rank, take a "
+    "model.optimizer that keeps less beside the weights, divide them by "
+    f"configs/strategy_fsdp2.yaml, or {_TOKENS}",
+    "held_out": f"on held-out pairs; {_TOKENS}, lower model.max_length, or use "
+    "model.backbone.quantization nf4",
+    "reference": "in the pass of the reference before the first step; lower data.max_tokens "
+    "(tokens computed at once) or model.max_length, set model.reference to live (to copy with "
+    "model.lora null), or use model.backbone.quantization nf4",
+}
 
 
 def refuse_bad_losses(losses: Tensor, names: Sequence[str]) -> None:
@@ -28,12 +44,19 @@ def refuse_bad_losses(losses: Tensor, names: Sequence[str]) -> None:
     )
 
 
-def refuse_bad_gradients(weights: Mapping[str, Tensor]) -> None:
+def refuse_bad_gradients(weights: Mapping[str, Tensor], *, skips_bad: bool = False) -> None:
     """Check the gradients before they change the weights.
+
+    Args:
+        weights: Those that are trained.
+        skips_bad: A gradient scaler (``16-mixed``) leaves such a step out and scales less: that is
+            how it finds its scale.
 
     Raises:
         TrainingFailure: One is infinite or no number.
     """
+    if skips_bad:
+        return
     bad = [n for n, p in weights.items() if p.grad is not None and not p.grad.isfinite().all()]
     if bad:
         raise TrainingFailure(
@@ -44,7 +67,7 @@ def refuse_bad_gradients(weights: Mapping[str, Tensor]) -> None:
 
 
 @contextmanager
-def memory_advice() -> Iterator[None]:
+def memory_advice(where: Place = "batch") -> Iterator[None]:
     """Say what to lower where memory runs out.
 
     Raises:
@@ -57,9 +80,5 @@ def memory_advice() -> Iterator[None]:
             error
         ):
             raise
-        raise TrainingFailure(
-            "out of memory; lower data.max_tokens (tokens computed at once) or data.batch_size, "
-            "set model.backbone.gradient_checkpointing, lower model.max_length, or use "
-            "model.backbone.quantization nf4; trainer.accumulate_grad_batches keeps the size of a "
-            f"step ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
-        ) from error
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise TrainingFailure(f"out of memory {_ADVICE[where]} ({reason})") from error

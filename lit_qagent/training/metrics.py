@@ -23,8 +23,8 @@ def preference_accuracy(margins: Tensor) -> Tensor:
 class PreferenceMetrics(nn.Module):
     """Loss, accuracy and margin over pairs; rank correlation of Q with ``Q_hat`` over actions.
 
-    All are exact over the whole split and reduce over processes. `details` has the accuracy by
-    depth, difference and visits, and what Q depends on.
+    All are exact over the whole split and reduce over processes, each pair counted once. `details`
+    has the accuracy by depth, difference and visits, and what Q depends on.
     """
 
     def __init__(self) -> None:
@@ -39,17 +39,20 @@ class PreferenceMetrics(nn.Module):
             self._table = PairTable()
 
     def update(self, batch: PairBatch, q: Tensor, pair_losses: PairLosses) -> None:
-        """Add a batch.
+        """Add a batch, or nothing of one that another process adds.
 
         Args:
             batch: The pairs.
             q: [S] Q of every action, chosen and rejected alternating.
             pair_losses: [P] losses and margins.
         """
-        self.loss.update(pair_losses.losses)
-        self.accuracy.update(preference_accuracy(pair_losses.margins))
-        self.margin.update(pair_losses.margins)
-        self.rank_correlation.update(q, batch.q_hat)
+        # No rows instead of no update: a process without rows could not gather those of others.
+        num_pairs = 0 if batch.is_repeat else batch.num_pairs
+        margins = pair_losses.margins[:num_pairs]
+        self.loss.update(pair_losses.losses[:num_pairs])
+        self.accuracy.update(preference_accuracy(margins))
+        self.margin.update(margins)
+        self.rank_correlation.update(q[: 2 * num_pairs], batch.q_hat[: 2 * num_pairs])
         self._table.update(batch, q)
 
     def named(self, prefix: str) -> dict[str, Metric]:

@@ -14,7 +14,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
 from lit_qagent.agents.selection import Scorer
-from lit_qagent.core.errors import CheckpointError, ConfigError
+from lit_qagent.core.errors import ConfigError
 from lit_qagent.data.batch import PairBatch, TokenBatch
 from lit_qagent.data.datamodule import PreferenceDataModule
 from lit_qagent.data.rendering import SequenceRenderer
@@ -32,6 +32,7 @@ from lit_qagent.training.checks import (
     check_all_in_memory,
     check_reference,
     check_same_model,
+    check_weights,
     report_other_head,
     report_rounding,
     report_shortened,
@@ -179,7 +180,8 @@ class StepDPO(pl.LightningModule):
         wanted = self._reference == "cached" and model.head.needs_reference
         if wanted and isinstance(data, PreferenceDataModule):
             check_all_in_memory(streaming=data.streaming)
-            fill_reference(data, model, write=self.trainer.is_global_zero)
+            with memory_advice("reference"):
+                fill_reference(data, model, write=self.trainer.is_global_zero)
 
     @property
     def longest_shared(self) -> int:
@@ -231,7 +233,13 @@ class StepDPO(pl.LightningModule):
         """Stop before a gradient that is no number gets into the weights."""
         if self._is_sharded:
             average_gradients(self._trainable().values())
-        refuse_bad_gradients(self._trainable())
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        refuse_bad_gradients(self._trainable(), skips_bad=scaler is not None)
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+        """Change the weights; out of memory says what to lower."""
+        with memory_advice("step"):
+            super().optimizer_step(*args, **kwargs)
 
     def validation_step(self, batch: PairBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Measure a batch of validation pairs, or of a further held-out set."""
@@ -298,14 +306,9 @@ class StepDPO(pl.LightningModule):
         """
         check_same_model(checkpoint, self._backbone, self.renderer.chat)
         check_base(self._model().backbone, checkpoint.get("lineage", {}))
-        expected = {name: tuple(p.shape) for name, p in self._trainable().items()}
-        found = {name: tuple(t.shape) for name, t in checkpoint["state_dict"].items()}
-        differing = sorted(expected.items() ^ found.items())
-        if differing:
-            raise CheckpointError(
-                f"the checkpoint's weights do not fit the model: {len(differing)} differ, such as "
-                f"{differing[0][0]!r}; use the backbone, lora and q_head it was trained with"
-            )
+        # DeepSpeed and FSDP2 have loaded the weights themselves, and give only the rest.
+        if "state_dict" in checkpoint:
+            check_weights(checkpoint["state_dict"], self._trainable())
         self.lineage = merge_lineage(self.lineage, checkpoint.get("lineage", {}))
 
     def load_state_dict(
@@ -346,7 +349,8 @@ class StepDPO(pl.LightningModule):
         return self.metrics[prefix]  # type: ignore[return-value]
 
     def _measure(self, batch: PairBatch, prefix: str) -> None:
-        output = self._step(batch)
+        with memory_advice("held_out"):
+            output = self._step(batch)
         metrics = self._metrics_of(prefix)
         metrics.update(batch, output.q, output.pair_losses)
         self.log_dict(

@@ -51,7 +51,8 @@ class PairTable(Metric):
         of_actions = (q, batch.q_hat, batch.visits, lengths, batch.action)
         sides = [part.double().view(-1, 2) for part in of_actions]
         pairs = [part.double()[:, None] for part in (batch.depth, batch.history)]
-        self.rows.append(torch.cat([*sides, *pairs], dim=1).detach())  # type: ignore[operator, union-attr]
+        rows = torch.cat([*sides, *pairs], dim=1).detach()
+        self.rows.append(rows[:0] if batch.is_repeat else rows)  # type: ignore[operator, union-attr]
 
     def compute(self) -> Tensor:
         """Return float64 [P, columns]."""

@@ -115,6 +115,19 @@ def test_a_pair_longer_than_the_context_is_dropped_counted_and_said(
     assert "1 pairs were dropped as head and action alone are longer" in caplog.text
 
 
+def test_the_reference_keeps_to_the_tokens_of_a_batch(tmp_path: Path, chat: ChatRenderer) -> None:
+    folder = write_pairs(tmp_path, make_pairs(12))
+    sizes, tokens = [], []
+    for limit in (None, 400):
+        data = PreferenceDataModule(folder, max_tokens=limit)
+        batches = list(set_up(data, SequenceRenderer(chat, 2048)).reference_batches("train"))
+        assert sorted(i for indices, _ in batches for i in indices) == list(range(20))
+        sizes.append(max(batch.num_pairs for _, batch in batches))
+        tokens.append(max(batch.tokens.token_ids.numel() for _, batch in batches))
+
+    assert (sizes[0], sizes[1] < 8, tokens[0] > 400, tokens[1] <= 400) == (8, True, True, True)
+
+
 def test_setup_renders_once(tmp_path: Path, chat: ChatRenderer) -> None:
     renderer = SequenceRenderer(chat, 2048)
     data = set_up(PreferenceDataModule(write_pairs(tmp_path, make_pairs(6))), renderer)

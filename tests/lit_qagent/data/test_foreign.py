@@ -7,9 +7,11 @@ from typing import Any
 import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 import pytest
+from jsonargparse import ArgumentParser
 
 from lit_qagent.core.errors import ConfigError, DataError
 from lit_qagent.core.pairs import PreferencePair
+from lit_qagent.data.datamodule import PreferenceDataModule
 from lit_qagent.data.foreign import foreign_pairs
 from lit_qagent.data.pairs import pair_history
 from lit_qagent.data.sources import PairSource, read_sources, weighted
@@ -37,13 +39,24 @@ def one(row: Any) -> PreferencePair:  # noqa: ANN401
         {"chosen": [ASK, ANSWER], "rejected": [ASK, OTHER]},
         {"prompt": "Which box?", "chosen": "red", "rejected": "blue"},
         {"chosen": "Which box? red", "rejected": "Which box? blue"},
+        # As ultrafeedback_binarized: the prompt is text, and the conversations repeat it.
+        {"prompt": "Which box?", "chosen": [ASK, ANSWER], "rejected": [ASK, OTHER]},
+        {"prompt": "Which box?", "chosen": [ANSWER], "rejected": [OTHER]},
         {
             "prompt": [{"from": "human", "value": "Which box?"}],
             "chosen": [{"from": "gpt", "value": "red"}],
             "rejected": [{"from": "gpt", "value": "blue"}],
         },
     ],
-    ids=["conversational", "implicit", "plain", "plain-implicit", "original"],
+    ids=[
+        "conversational",
+        "implicit",
+        "plain",
+        "plain-implicit",
+        "text-and-conversations",
+        "text-and-answers",
+        "original",
+    ],
 )
 def test_every_format_gives_the_same_pair(row: dict[str, Any]) -> None:
     pair = one(row)
@@ -84,6 +97,27 @@ def test_texts_part_between_words() -> None:
     assert (pair.chosen[0]["content"], pair.rejected[0]["content"]) == ("redwood", "red box")
 
 
+@pytest.mark.parametrize(
+    ("longer", "shorter", "prompt"),
+    [
+        ("You: go?\n\nMe: No thanks", "You: go?\n\nMe: No", "You: go?\n\nMe:"),
+        ("You: go?\n\nMe: No thanks", "You: go?\n\nMe: No ", "You: go?\n\nMe:"),
+        ("Go?\nNo. Or yes", "Go?\nNo.", "Go?"),
+    ],
+    ids=["word", "space", "line"],
+)
+def test_a_text_that_the_other_begins_with_keeps_its_last_word(
+    longer: str, shorter: str, prompt: str
+) -> None:
+    found = one({"chosen": longer, "rejected": shorter})
+    swapped = one({"chosen": shorter, "rejected": longer})
+
+    assert found.prompt == swapped.prompt == [says("user", prompt)]
+    expected = [says("assistant", text[len(prompt) + 1 :]) for text in (longer, shorter)]
+    assert [*found.chosen, *found.rejected] == expected
+    assert [*swapped.chosen, *swapped.rejected] == expected[::-1]
+
+
 def test_steps_are_found_and_belong_to_the_task() -> None:
     first, later = (
         one({"prompt": p, "chosen": [ANSWER], "rejected": [OTHER]}) for p in ([ASK], SEEN)
@@ -114,6 +148,29 @@ def test_labels_are_taken_where_there_are_any() -> None:
     assert {name: getattr(pair, name) for name in labels} == labels
 
 
+def test_labels_that_are_null_are_those_that_lack() -> None:
+    row = {"prompt": "a", "chosen": "b", "rejected": "c"}
+    nothing = dict.fromkeys(("q_chosen", "q_rejected", "visits_chosen", "visits_rejected"))
+
+    assert one(row | nothing) == one(row)
+
+
+@pytest.mark.parametrize(
+    ("label", "message"),
+    [
+        ({"q_chosen": "high"}, "row 0: q_chosen must be a finite number, got 'high'; mend"),
+        ({"q_rejected": float("nan")}, "row 0: q_rejected must be a finite number, got nan; mend"),
+        ({"q_chosen": [1]}, r"row 0: q_chosen must be a finite number, got \[1\]; mend"),
+        ({"visits_chosen": 1.5}, "row 0: visits_chosen must be a whole number >= 0, got 1.5; mend"),
+        ({"visits_rejected": -1}, "visits_rejected must be a whole number >= 0, got -1; mend"),
+        ({"visits_rejected": float("inf")}, "visits_rejected must be a finite number, got inf"),
+    ],
+)
+def test_labels_that_are_no_numbers_are_refused(label: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        one({"prompt": "a", "chosen": "b", "rejected": "c", **label})
+
+
 @pytest.mark.parametrize(
     ("row", "message"),
     [
@@ -135,6 +192,11 @@ def test_labels_are_taken_where_there_are_any() -> None:
             "a message needs role and content .* got {'from': 'robot'",
         ),
         ({"prompt": [ASK], "chosen": 3, "rejected": [OTHER]}, "expected chat messages"),
+        (
+            {"prompt": [{"role": ["user"], "content": "x"}], "chosen": "b", "rejected": "c"},
+            r"a message needs role and content .* got {'role': \['user'\].*mend or remove",
+        ),
+        ({"chosen": "Go? Yes", "rejected": "Go? Yes"}, "has equal chosen and rejected actions"),
     ],
 )
 def test_what_is_not_a_pair_is_refused(row: Any, message: str) -> None:  # noqa: ANN401
@@ -221,6 +283,44 @@ def test_a_set_on_the_hub_that_cannot_be_reached_is_refused(
 
     with pytest.raises(DataError, match=r"'nobody/nothing' is neither a folder .* on the hub"):
         read_sources([PairSource(path=Path("nobody/nothing"))], seed=0)
+
+
+def test_a_part_of_a_set_on_the_hub_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def load(name: str, subset: str | None, **options: Any) -> list[Any]:  # noqa: ANN401
+        asked.append((name, subset, options["split"], options["revision"]))
+        return ROWS
+
+    monkeypatch.setattr("datasets.load_dataset", load)
+    path = Path("somebody/pairs")
+
+    for source in (PairSource(path=path), PairSource(path=path, split="b", revision="c")):
+        assert len(read_sources([source], seed=0).pairs) == len(ROWS)
+
+    assert asked == [(str(path), None, "train", None), (str(path), None, "b", "c")]
+
+
+def test_parts_are_named_in_yaml() -> None:
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(PreferenceDataModule, "data")
+
+    found = parser.instantiate(
+        parser.parse_string(
+            "data: {pairs: [{path: a/b, split: train_prefs}], "
+            "also: {held: {path: a/b, split: test_prefs}, plain: runs/pairs}}"
+        )
+    ).data
+
+    assert found._sources == [PairSource(path=Path("a/b"), split="train_prefs")]
+    assert found._also["held"] == PairSource(path=Path("a/b"), split="test_prefs")
+    assert str(found._also["plain"]) == "runs/pairs"
+
+
+def test_files_and_folders_have_no_splits(tmp_path: Path) -> None:
+    for path in (write(tmp_path, ".jsonl"), write_pairs(tmp_path / "ours", make_pairs(1))):
+        with pytest.raises(ConfigError, match="no set on the hub, so it has no split and subset"):
+            read_sources([PairSource(path=path, split="test", subset="x")], seed=0)
 
 
 def test_real_pairs_of_trajectories_keep_together() -> None:

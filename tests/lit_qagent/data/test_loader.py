@@ -2,10 +2,11 @@
 
 from itertools import islice
 
+import pytest
 import torch
 
 from lit_qagent.data.batch import PairBatch, PairTokens
-from lit_qagent.data.loader import PairLoader
+from lit_qagent.data.loader import HeldOutLoader, PairLoader
 from lit_qagent.data.planning import BatchPlan, Limits
 from lit_qagent.data.rendering import TokenSequence
 
@@ -94,3 +95,16 @@ def test_every_pair_of_an_optimizer_step_weighs_the_same() -> None:
     assert [batch.mean_over for batch in make_loader(accumulate=3)] == [2, 2, 2, 1 / 3]
     # Two processes and steps of 1: batches 0 and 1 are a step of 4 pairs, 2 and 3 one of 3.
     assert [b.mean_over for b in make_loader(world_size=2, rank=1)] == [2, 1.5]
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 4, 6])
+def test_each_held_out_pair_is_measured_once_over_the_processes(world_size: int) -> None:
+    plan = BatchPlan(PAIRS, [[i] for i in range(7)], limits=Limits("none", 2), num_epochs=1)
+    loaders = [
+        HeldOutLoader(PAIRS, plan, rank=rank, world_size=world_size) for rank in range(world_size)
+    ]
+    given = [list(loader) for loader in loaders]
+
+    assert {len(part) for part in given} == {len(loaders[0])} == {-(-4 // world_size)}
+    measured = [batch for part in given for batch in part if not batch.is_repeat]
+    assert sorted(pair_numbers(measured)) == [[0, 1], [2, 3], [4, 5], [6]]

@@ -154,7 +154,7 @@ def test_pairs_too_long_to_share_are_in_batches_of_their_own(
 
 
 def test_a_pair_over_the_budget_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"max_tokens is 30, a pair alone needs \d+; raise it"):
+    with pytest.raises(ConfigError, match=r"is 30, a pair alone needs \d+ \(unnamed\); raise it"):
         make_plan(limits=Limits("batch", 100, 30))
 
 

@@ -232,6 +232,31 @@ def test_what_is_left_out_is_counted_and_said(
     assert "16 pairs were dropped as head and action alone are longer" in caplog.text
 
 
+def test_a_pair_over_the_tokens_of_a_batch_is_left_out_counted_and_said(
+    chat: ChatRenderer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    long_action = [{"role": "assistant", "content": "open[" + "x" * 300 + "]"}]
+    pairs = [*make_pairs(16), *(make_pair(t, 0, rejected=long_action) for t in range(16))]
+    path = write_lines(tmp_path / "pairs.jsonl", pairs)
+    options = {"max_tokens": 300, "valid_fraction": 0, "test_fraction": 0}
+    loader = open_loader(chat, path, **options)
+
+    with caplog.at_level(logging.WARNING):
+        given = flat(names(loader))
+
+    assert (len(given), loader.counts["over_max_tokens"]) == (32, 16)
+    assert "16 as they alone have more than data.max_tokens" in caplog.text
+    with pytest.raises(ConfigError, match=r"alone needs \d+ \(task task-.* depth 0\); raise"):
+        set_up(chat, path, streaming=False, **options).train_dataloader()
+
+
+def test_a_stream_of_which_nothing_is_left_is_refused(chat: ChatRenderer, folder: Path) -> None:
+    loader = open_loader(chat, folder, max_tokens=50)
+
+    with pytest.raises(DataError, match=r"no pair that .* raise .* data.max_tokens.* 48 as they"):
+        list(loader)
+
+
 def test_weights_repeat_pairs_and_mix_the_sources_evenly(tmp_path: Path) -> None:
     one = write_lines(tmp_path / "one.jsonl", make_pairs(30, pairs_per_task=1))
     two = write_lines(tmp_path / "two.jsonl", [make_pair(t, 1) for t in range(60)])
@@ -251,16 +276,23 @@ def test_a_set_on_the_hub_is_streamed(chat: ChatRenderer, monkeypatch: pytest.Mo
     rows = [{"prompt": f"Task {i}", "chosen": "yes", "rejected": "no"} for i in range(20)]
     asked = []
 
-    def load(name: str, *, split: str, streaming: bool) -> IterableDataset:
-        asked.append((name, split, streaming))
+    def load(name: str, subset: str | None, **options: Any) -> IterableDataset:  # noqa: ANN401
+        asked.append((name, subset, *sorted(options.items())))
         return IterableDataset.from_generator(lambda: iter(rows))
 
     monkeypatch.setattr("datasets.load_dataset", load)
+    part = {"split": "train_prefs", "subset": "small", "revision": "v1"}
+    whole, some = Path("somebody/pairs"), PairSource(path=Path("somebody/pairs"), **part)  # type: ignore[arg-type]
 
-    loader = open_loader(chat, Path("somebody/pairs"), valid_fraction=0, test_fraction=0)
+    for source in (whole, [some]):
+        loader = open_loader(chat, source, valid_fraction=0, test_fraction=0)
+        assert len(flat(names(loader))) == 20
 
-    assert len(flat(names(loader))) == 20
-    assert set(asked) == {("somebody/pairs", "train", True)}
+    expected = [
+        ("somebody/pairs", None, ("revision", None), ("split", "train"), ("streaming", True)),
+        ("somebody/pairs", "small", ("revision", "v1"), ("split", "train_prefs"), asked[-1][-1]),
+    ]
+    assert list(dict.fromkeys(asked)) == expected
 
 
 def large_file(path: Path, num_pairs: int) -> Path:

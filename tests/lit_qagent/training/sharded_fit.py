@@ -18,13 +18,22 @@ from lit_qagent.training.module import StepDPO
 from tests.tiny_q_model import tiny_spec
 
 
-def fit(model: Path, pairs: Path, output: Path, lora: LoraSpec | None) -> None:
+def fit(
+    model: Path,
+    pairs: Path,
+    output: Path,
+    lora: LoraSpec | None,
+    epochs: int = 2,
+    ckpt_path: Path | None = None,
+) -> None:
     pl.seed_everything(42, verbose=False)
     module = StepDPO(
         tiny_spec(model),
         lora,
         reference="copy" if lora is None else "live",
-        optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.05),
+        # Lightning cannot resume an optimizer without a state.
+        optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.02, momentum=0.5),
+        warmup_fraction=0,
     )
     trainer = pl.Trainer(
         accelerator="cpu",
@@ -32,15 +41,21 @@ def fit(model: Path, pairs: Path, output: Path, lora: LoraSpec | None) -> None:
         strategy=ModelParallelStrategy(
             data_parallel_size=2, tensor_parallel_size=1, save_distributed_checkpoint=False
         ),
-        max_epochs=2,
+        max_epochs=epochs,
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        callbacks=[ModelCheckpoint(output, "last"), ExportCheckpoint(output / "out")],
+        callbacks=[
+            # The last step is the best one, so what is exported is read from the file.
+            ModelCheckpoint(output, "last", monitor="step", mode="max"),
+            ExportCheckpoint(output / "out"),
+        ],
     )
-    trainer.fit(module, PreferenceDataModule(pairs, batch_size=2))
+    trainer.fit(module, PreferenceDataModule(pairs, batch_size=2), ckpt_path=ckpt_path)
 
 
 if __name__ == "__main__":
-    for name, spec in (("lora", LoraSpec(rank=2)), ("full", None)):
-        fit(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]) / name, spec)
+    model, pairs, output = map(Path, sys.argv[1:])
+    fit(model, pairs, output / "full", None)
+    fit(model, pairs, output / "first", LoraSpec(rank=2), epochs=1)
+    fit(model, pairs, output / "lora", LoraSpec(rank=2), ckpt_path=output / "first" / "last.ckpt")

@@ -14,7 +14,7 @@ from lit_qagent.data.datamodule import PreferenceDataModule
 from lit_qagent.models.export import load_q_model
 from lit_qagent.models.specs import LoraSpec
 from lit_qagent.training.module import StepDPO
-from tests.pair_folder import make_pairs, write_pairs
+from tests.pair_folder import make_pair, make_pairs, write_pairs
 from tests.tiny_model import save_tiny_model
 from tests.tiny_q_model import tiny_spec
 
@@ -38,6 +38,7 @@ def weights_after(
     accumulate: int = 1,
     lora: LoraSpec | None = LoraSpec(rank=2),  # noqa: B008 (frozen)
     reference: Any = "cached",  # noqa: ANN401
+    momentum: float = 0.0,
     **data: Any,  # noqa: ANN401
 ) -> dict[str, Any]:
     pl.seed_everything(42, verbose=False)
@@ -45,7 +46,12 @@ def weights_after(
         tiny_spec(model),
         lora,
         reference=reference,
-        optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.05),
+        optimizer=lambda parameters: torch.optim.SGD(
+            parameters,
+            lr=0.02 if momentum else 0.05,
+            momentum=momentum,
+        ),
+        warmup_fraction=0 if momentum else 0.1,
     )
     trainer = pl.Trainer(
         accelerator="cpu",
@@ -123,15 +129,23 @@ def weights_of_command(folder: Path, model: Path, pairs: Path, *options: str) ->
 def test_two_processes_train_as_one_does_on_the_same_global_batch(
     model: Path, pairs: Path, tmp_path: Path
 ) -> None:
-    one = weights_of_command(tmp_path / "one", model, pairs, "--data.batch_size", "4")
+    # 6 pairs, and 3 batches on two processes: each pair is measured once.
+    other = [make_pair(task, depth) for task in range(20, 23) for depth in range(2)]
+    also = ("--data.also.more", str(write_pairs(tmp_path / "more", other)))
+    one = weights_of_command(tmp_path / "one", model, pairs, "--data.batch_size", "4", *also)
     options = ("--data.batch_size", "2", "--trainer.devices", "2", "--trainer.strategy", "ddp")
-    two = weights_of_command(tmp_path / "two", model, pairs, *options)
+    two = weights_of_command(tmp_path / "two", model, pairs, *options, *also)
 
     assert_same(two, one, tolerance=1e-5)  # other rows round otherwise
+    measured = [torch.load(tmp_path / name / "last.ckpt")["metrics"] for name in ("one", "two")]
+    for name in ("loss", "accuracy", "margin", "rank_correlation", "kendall_tau"):
+        for prefix in ("val", "val_more"):
+            one_value, two_value = (values[f"{prefix}/{name}"] for values in measured)
+            assert two_value == pytest.approx(one_value, abs=1e-4), f"{prefix}/{name}"
 
 
 @pytest.mark.integration
-def test_two_processes_with_shards_train_as_one_does(
+def test_two_processes_with_shards_train_and_resume_as_one_does(
     model: Path, pairs: Path, tmp_path: Path
 ) -> None:
     done = subprocess.run(
@@ -146,7 +160,7 @@ def test_two_processes_with_shards_train_as_one_does(
 
     runs: dict[str, dict[str, Any]] = {"lora": {}, "full": {"lora": None, "reference": "copy"}}
     for name, settings in runs.items():
-        one = weights_after(model, pairs, batch_size=4, **settings)
+        one = weights_after(model, pairs, batch_size=4, momentum=0.5, **settings)
         saved = torch.load(tmp_path / name / "last.ckpt", weights_only=True)
         assert saved["global_step"] == 10
         two = saved["state_dict"]

@@ -1,11 +1,13 @@
 """Training stops before bad numbers get into the weights, and says what to lower."""
 
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as pl
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.plugins import Precision
 
 from lit_qagent.core.errors import TrainingFailure
 from lit_qagent.data.batch import PairBatch
@@ -28,7 +30,13 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_pairs(tmp_path_factory.mktemp("pairs"), make_pairs(8))
 
 
-def fit(model: Path, pairs: Path, folder: Path, *callbacks: pl.Callback) -> StepDPO:
+def fit(
+    model: Path,
+    pairs: Path,
+    folder: Path,
+    *callbacks: pl.Callback,
+    plugins: list[Precision] | None = None,
+) -> StepDPO:
     module = StepDPO(
         tiny_spec(model),
         LoraSpec(rank=2),
@@ -41,6 +49,7 @@ def fit(model: Path, pairs: Path, folder: Path, *callbacks: pl.Callback) -> Step
         enable_progress_bar=False,
         enable_model_summary=False,
         callbacks=[ModelCheckpoint(folder, "last", save_on_exception=True), *callbacks],
+        plugins=plugins,  # type: ignore[arg-type] # a list is invariant
     )
     trainer.fit(module, PreferenceDataModule(pairs, batch_size=4))
     return module
@@ -102,6 +111,85 @@ def test_out_of_memory_says_what_to_lower(error: Exception) -> None:
     expected = r"lower data.max_tokens .*gradient_checkpointing"
     with pytest.raises(TrainingFailure, match=expected), memory_advice():
         raise error
+
+
+class RunOut(pl.Callback):
+    """Lets memory run out in one place of the first step."""
+
+    def __init__(self, where: str) -> None:
+        self.where = where
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        assert isinstance(pl_module, StepDPO)
+        pl_module.configure_model()
+        assert pl_module.q_model is not None
+        evidence = pl_module.q_model.evidence
+
+        def run_out(*_: Any) -> None:  # noqa: ANN401
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+        def measured(*arguments: Any) -> Any:  # noqa: ANN401
+            is_place = pl_module.training == (self.where == "training batch")
+            return run_out() if is_place else evidence(*arguments)
+
+        if self.where == "reference":
+            pl_module.q_model.reference_log_probs = run_out  # type: ignore[assignment]
+        elif self.where != "optimizer":
+            pl_module.q_model.evidence = measured  # type: ignore[assignment]
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.where == "optimizer":
+            trainer.optimizers[0].register_step_pre_hook(self.on_step)
+
+    @staticmethod
+    def on_step(*_: Any) -> None:  # noqa: ANN401
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        ("training batch", "in a training batch; lower data.max_tokens .*gradient_checkpointing"),
+        ("optimizer", "in the optimizer's step; train an adapter .* or lower data.max_tokens"),
+        ("held-out pairs", "on held-out pairs; lower data.max_tokens"),
+        (
+            "reference",
+            "in the pass of the reference .*; lower data.max_tokens .*to live",
+        ),
+    ],
+)
+def test_every_pass_says_what_to_lower_there(
+    model: Path, pairs: Path, tmp_path: Path, where: str, message: str
+) -> None:
+    with pytest.raises(TrainingFailure, match=f"out of memory {message}.*Tried to allocate"):
+        fit(model, pairs, tmp_path, RunOut(where))
+
+
+class Scaled(Precision):
+    """Skips steps as the scaler of 16-mixed does, which runs on a GPU only."""
+
+    scaler = object()
+
+    def optimizer_step(  # type: ignore[override] # as Lightning's own plugins
+        self,
+        optimizer: torch.optim.Optimizer,
+        model: pl.LightningModule,
+        closure: Any,  # noqa: ANN401
+        **kwargs: Any,  # noqa: ANN401
+    ) -> Any:  # noqa: ANN401
+        found = self._wrap_closure(model, optimizer, closure)
+        gradients = [p.grad for p in model.parameters() if p.grad is not None]
+        if all(gradient.isfinite().all() for gradient in gradients):
+            optimizer.step(**kwargs)
+        return found
+
+
+def test_a_step_that_the_scaler_skips_does_not_stop_training(
+    model: Path, pairs: Path, tmp_path: Path
+) -> None:
+    module = fit(model, pairs, tmp_path, Poison("gradient"), plugins=[Scaled()])
+
+    assert all(weight.isfinite().all() for weight in module.parameters())
 
 
 def test_other_errors_stay_what_they_are() -> None:

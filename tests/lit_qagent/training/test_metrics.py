@@ -1,6 +1,7 @@
 """Metrics over several batches against hand-counted values."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -36,6 +37,19 @@ def test_values_are_exact_over_batches_of_unequal_size() -> None:
     # ties shared, 6 1 2 3 4.5 4.5. Means 3.5, deviation products add up to 9, squares to
     # 17.5 and 17.
     assert found["val/rank_correlation"] == pytest.approx(9 / math.sqrt(17.5 * 17), abs=1e-4)
+
+
+def test_a_batch_of_another_process_adds_no_pair() -> None:
+    metrics, once = PreferenceMetrics(), PreferenceMetrics()
+    batch, q = batch_of((1.0, 0.0), (0.9, -1.0)), [0.4, 0.1, 0.2, 0.3]
+    measure(once, batch, q)
+
+    measure(metrics, batch, q)
+    measure(metrics, replace(batch_of((0.8, 0.5)), is_repeat=True), [0.9, 0.1])
+
+    expected = {name: metric.compute() for name, metric in once.named("val").items()}
+    assert {name: metric.compute() for name, metric in metrics.named("val").items()} == expected
+    assert torch.equal(metrics.table(), once.table())
 
 
 def test_equal_values_count_half() -> None:
