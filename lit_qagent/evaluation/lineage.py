@@ -2,12 +2,16 @@
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lit_qagent.agents.prompts import PromptSpec, differing_forms
 from lit_qagent.core.errors import CheckpointError, OverlapError
 from lit_qagent.core.records import Task
+
+_log = logging.getLogger(__name__)
+_MAX_SHOWN = 80  # characters of a setting
 
 
 def check_overlap(tasks: Sequence[Task], lineage: Mapping[str, Any]) -> None:
@@ -45,6 +49,35 @@ def check_prompt(prompt: PromptSpec, lineage: Mapping[str, Any]) -> None:
             f"the Q-model was trained on other prompts: {'; '.join(differing)}; set data.prompt "
             "as in training, or give a Q-model that was trained on such prompts"
         )
+
+
+def report_other_world(environment: Mapping[str, Any], lineage: Mapping[str, Any]) -> None:
+    """Say so if the Q-model was trained on another world, or on other pages of the same.
+
+    That may be wanted, so it is not refused.
+
+    Args:
+        environment: `Environment.settings` now.
+        lineage: ``environment`` holds those of training; without it nothing is said.
+    """
+    trained, now = (json.loads(json.dumps(s)) for s in (lineage.get("environment"), environment))
+    if not trained:
+        return
+    differing = [
+        f"{name} is {_brief(now.get(name))}, in training it was {_brief(trained.get(name))}"
+        for name in sorted({*trained, *now})
+        if trained.get(name) != now.get(name)
+    ]
+    if differing:
+        _log.warning(
+            "the Q-model was trained on another world than it is to act in: %s",
+            "; ".join(differing),
+        )
+
+
+def _brief(value: Any) -> str:  # noqa: ANN401 (a JSON value)
+    text = json.dumps(value)
+    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."
 
 
 def describe_lineage(lineage: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,7 +21,12 @@ from lit_qagent.evaluation.agreement import (
     write_agreement,
 )
 from lit_qagent.evaluation.episodes import EpisodeLog, PlayedEpisode, read_episodes
-from lit_qagent.evaluation.lineage import check_overlap, check_prompt, describe_lineage
+from lit_qagent.evaluation.lineage import (
+    check_overlap,
+    check_prompt,
+    describe_lineage,
+    report_other_world,
+)
 from lit_qagent.evaluation.play import PlannedEpisode, plan_episodes, play_episodes, run_to_end
 from lit_qagent.evaluation.progress import EpisodeProgress
 from lit_qagent.evaluation.specs import Evaluation
@@ -65,6 +70,7 @@ class EpisodeShard:
         tasks = self.evaluation.held_out_tasks()
         check_overlap(tasks, lineage)
         check_prompt(self.evaluation.prompt, lineage)
+        report_other_world(self.evaluation.environment.settings(), lineage)
         agents = self.evaluation.build_agents(scorer)
         self._claim_folder(lineage)
         self._compare_with_search(scorer, lineage)

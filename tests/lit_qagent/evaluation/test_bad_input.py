@@ -81,6 +81,22 @@ def test_a_q_model_of_other_prompts_is_refused_before_anything_is_played(
     check_prompt(evaluation.prompt, {})
 
 
+def test_a_q_model_of_another_world_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    evaluation = make_evaluation(tmp_path)
+    now = evaluation.environment.settings()
+
+    EpisodeShard(evaluation).play(WordScorer(), {"environment": now})
+    assert "another world" not in caplog.text
+    EpisodeShard(make_evaluation(tmp_path / "other")).play(
+        WordScorer(), {"environment": {**now, "max_steps": 99, "small": {"page_size": 5}}}
+    )
+
+    assert f"max_steps is {now['max_steps']}, in training it was 99" in caplog.text
+    assert 'small is null, in training it was {"page_size": 5}' in caplog.text
+
+
 def test_an_endpoint_that_dies_leaves_its_episodes_and_the_rest_is_played_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
