@@ -181,7 +181,12 @@ class StepDPO(pl.LightningModule):
         if wanted and isinstance(data, PreferenceDataModule):
             check_all_in_memory(streaming=data.streaming)
             with memory_advice("reference"):
-                fill_reference(data, model, write=self.trainer.is_global_zero)
+                fill_reference(
+                    data,
+                    model,
+                    write=self.trainer.is_global_zero,
+                    agree=self.trainer.strategy.reduce_boolean_decision,
+                )
 
     @property
     def longest_shared(self) -> int:

@@ -7,7 +7,7 @@ either right or not found.
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +28,13 @@ _SPLITS = ("train", "valid")
 _NO_MATTER = ("_name_or_path", "transformers_version", "use_cache")  # of a configuration
 
 
-def fill_reference(data: PreferenceDataModule, model: QModel, *, write: bool = True) -> None:
+def fill_reference(
+    data: PreferenceDataModule,
+    model: QModel,
+    *,
+    write: bool = True,
+    agree: Callable[[bool], bool] = bool,
+) -> None:
     """Give the pairs that are trained and validated on their reference log-probabilities.
 
     Args:
@@ -36,12 +42,16 @@ def fill_reference(data: PreferenceDataModule, model: QModel, *, write: bool = T
         model: Its backbone with the adapter off is the reference; where all weights are trained,
             the base model, which is loaded for this.
         write: Keep what was computed; one of several processes does.
+        agree: Tells whether a thing is so in all processes. Where one lacks the cache, as on
+            another machine, all compute: a model in shards computes in all of them or in none.
     """
     with model.backbone.borrowed_original():
-        _fill(data, model, write=write)
+        _fill(data, model, write=write, agree=agree)
 
 
-def _fill(data: PreferenceDataModule, model: QModel, *, write: bool) -> None:
+def _fill(
+    data: PreferenceDataModule, model: QModel, *, write: bool, agree: Callable[[bool], bool]
+) -> None:
     base = hash_base(model)
     for split in (*_SPLITS, *data.also):
         pairs = data.pairs_of(split)
@@ -49,7 +59,7 @@ def _fill(data: PreferenceDataModule, model: QModel, *, write: bool) -> None:
             continue
         path = cache_folder() / "reference" / f"{cache_key(base, pairs)}.safetensors"
         found = _read(path, len(pairs))
-        if found is None:
+        if not agree(found is not None) or found is None:
             found = _compute(data, model, split, len(pairs))
             if write:
                 _write(path, found)

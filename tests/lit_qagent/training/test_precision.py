@@ -5,10 +5,14 @@ from pathlib import Path
 import lightning.pytorch as pl
 import pytest
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 
-from lit_qagent.data.batch import PairBatch
+from lit_qagent.data.batch import PairBatch, collate_sequences
 from lit_qagent.data.datamodule import PreferenceDataModule
+from lit_qagent.data.rendering import TokenSequence
+from lit_qagent.models.export import load_q_model
 from lit_qagent.models.specs import LoraSpec
+from lit_qagent.training.callbacks import ExportCheckpoint
 from lit_qagent.training.module import StepDPO
 from tests.pair_folder import make_pairs, write_pairs
 from tests.tiny_model import save_tiny_model
@@ -77,3 +81,37 @@ def test_a_fit_shares_rows_in_every_precision(
     assert (shared.is_branched, alone.is_branched) == ({True}, {False})
     assert shared.losses == pytest.approx(alone.losses, abs=0.15)  # bfloat16 rounds
     assert shared.losses[-1] < 0.95 * shared.losses[0]
+
+
+@pytest.mark.integration
+@pytest.mark.filterwarnings("default")  # bitsandbytes and triton warn where there is no GPU
+def test_a_4_bit_fit_goes_on_from_its_ckpt_and_is_exported(tmp_path: Path) -> None:
+    spec = tiny_spec(save_tiny_model(tmp_path / "model"), quantization="nf4")
+    data = write_pairs(tmp_path / "pairs", make_pairs(7))
+
+    def go_on(max_epochs: int, ckpt_path: Path | None) -> StepDPO:
+        module = StepDPO(spec, LORA, optimizer=lambda p: torch.optim.AdamW(p, lr=5e-3))
+        trainer = pl.Trainer(
+            accelerator="cpu",
+            max_epochs=max_epochs,
+            logger=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            callbacks=[
+                ModelCheckpoint(dirpath=tmp_path, filename="last", enable_version_counter=False),
+                ExportCheckpoint(tmp_path / "exported"),
+            ],
+        )
+        trainer.fit(module, PreferenceDataModule(data, batch_size=4), ckpt_path=ckpt_path)
+        return module
+
+    go_on(1, None)
+    trained = go_on(2, tmp_path / "last.ckpt")
+
+    assert trained.q_model is not None
+    shared = load_q_model(tmp_path / "exported", spec)
+    batch = collate_sequences([[TokenSequence([40, 41], [50, 2]), TokenSequence([40, 41], [60])]])
+    with torch.no_grad():
+        expected, found = trained.q_model.eval()(batch), shared.eval()(batch)
+    assert expected.abs().max() > 0
+    torch.testing.assert_close(found, expected)

@@ -16,7 +16,7 @@ from lit_qagent.data.rendering import TokenSequence
 from lit_qagent.models.q_model import QModel
 from lit_qagent.models.specs import LoraSpec
 from lit_qagent.training.module import StepDPO
-from lit_qagent.training.reference import cache_key, hash_base
+from lit_qagent.training.reference import cache_key, fill_reference, hash_base
 from tests.pair_folder import make_pairs, write_pairs
 from tests.reference import reference_action_log_prob
 from tests.tiny_model import save_tiny_model
@@ -127,6 +127,18 @@ def test_a_damaged_cache_is_computed_again_and_said(
 
     assert count.calls == 3
     assert "is damaged" in caplog.text
+
+
+def test_a_cache_that_another_process_lacks_is_not_used(
+    model: Path, pairs: Path, cache: Path
+) -> None:
+    module, count, data = fit(model, pairs)
+    assert module.q_model is not None
+
+    fill_reference(data, module.q_model, agree=lambda found: found)
+    assert count.calls == 3
+    fill_reference(data, module.q_model, agree=lambda found: False)
+    assert count.calls == 6
 
 
 def test_a_cache_with_a_value_missing_is_computed_again_and_said(
