@@ -89,6 +89,28 @@ def check_weights(saved: Mapping[str, Tensor], trainable: Mapping[str, Tensor]) 
         )
 
 
+def check_context(max_length: int, backbone: Backbone) -> None:
+    """Refuse sequences that are longer than what the base model knows.
+
+    Raises:
+        ConfigError: They may be.
+    """
+    if backbone.context is not None and max_length > backbone.context:
+        raise ConfigError(
+            f"model.max_length is {max_length}, "
+            f"{backbone.spec.name!r} knows {backbone.context} positions; lower it"
+        )
+
+
+def report_untrained(backbone: Backbone) -> None:
+    """Say so if there is nothing that was trained."""
+    if backbone.is_untrained:
+        _log.warning(
+            "the Q-model is untrained, so Q is 0 for every action; "
+            "give model.checkpoint or --ckpt_path to play with a trained one"
+        )
+
+
 def report_other_head(*, used: QHead, given: QHead, default: QHead) -> None:
     """Say so if the checkpoint overrules a head that was given; the default was not given."""
     described = {id(head): (head.kind, head.settings()) for head in (used, given, default)}

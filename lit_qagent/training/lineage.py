@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lit_qagent.models.specs import BackboneSpec
 from lit_qagent.training.sharding import whole
 
 
@@ -31,6 +32,22 @@ def merge_lineage(current: Mapping[str, Any], earlier: Mapping[str, Any]) -> dic
     if different:
         merged["earlier_pairs"] = different
     return merged
+
+
+def identify(weights: Mapping[str, Tensor], spec: BackboneSpec, max_length: int) -> dict[str, Any]:
+    """Return what tells apart Q-models of equal lineage, so that their results never mix.
+
+    Args:
+        weights: What was trained.
+        spec: How the base model is held: the same weights score otherwise in another precision.
+        max_length: Tokens of a history that are seen.
+    """
+    return {
+        "weights_hash": hash_weights(weights),
+        "dtype": spec.dtype,
+        "quantization": spec.quantization,
+        "max_length": max_length,
+    }
 
 
 def hash_weights(weights: Mapping[str, Tensor]) -> str:

@@ -30,15 +30,17 @@ from lit_qagent.policies.chat import load_renderer
 from lit_qagent.policies.pretrained import resolve_model
 from lit_qagent.training.checks import (
     check_all_in_memory,
+    check_context,
     check_reference,
     check_same_model,
     check_weights,
     report_other_head,
     report_rounding,
     report_shortened,
+    report_untrained,
 )
 from lit_qagent.training.guards import memory_advice, refuse_bad_gradients, refuse_bad_losses
-from lit_qagent.training.lineage import hash_weights, merge_lineage
+from lit_qagent.training.lineage import identify, merge_lineage
 from lit_qagent.training.losses import LossSpec, PairLosses, pair_losses, regression_losses
 from lit_qagent.training.metrics import PreferenceMetrics, preference_accuracy
 from lit_qagent.training.pair_table import details
@@ -155,12 +157,7 @@ class StepDPO(pl.LightningModule):
         if self.device_mesh is not None:
             shard_backbone(self.q_model.backbone, self.device_mesh)
             self.strict_loading = False  # a `.ckpt` has the trained weights only
-        context = self.q_model.backbone.context
-        if context is not None and self.max_length > context:
-            raise ConfigError(
-                f"model.max_length is {self.max_length}, "
-                f"{self._backbone.name!r} knows {context} positions; lower it"
-            )
+        check_context(self.max_length, self.q_model.backbone)
 
     def setup(self, stage: str) -> None:
         """Take over the lineage of the pairs that are trained on; make metrics for every set."""
@@ -264,22 +261,11 @@ class StepDPO(pl.LightningModule):
 
     def on_predict_start(self) -> None:
         """Say so if there is nothing that was trained."""
-        if self._model().backbone.is_untrained:
-            _log.warning(
-                "the Q-model is untrained, so Q is 0 for every action; "
-                "give model.checkpoint or --ckpt_path to play with a trained one"
-            )
+        report_untrained(self._model().backbone)
 
     def predict_step(self, batch: EpisodeShard, batch_idx: int) -> Any:  # noqa: ANN401
         """Play a shard of held-out tasks; returns what the shard returns."""
-        # Two models of the same pairs have equal lineage; their results must not mix either, nor
-        # those of one model that is held in two ways.
-        identity = {
-            "weights_hash": hash_weights(self._trainable()),
-            "dtype": self._backbone.dtype,
-            "quantization": self._backbone.quantization,
-            "max_length": self.max_length,
-        }
+        identity = identify(self._trainable(), self._backbone, self.max_length)
         scorer = self.scorer()
         try:
             return batch.play(scorer, self.lineage | identity)
