@@ -1,7 +1,6 @@
 """StepDPO: connects Q-model, loss and metrics to the Lightning trainer."""
 
 import copy
-import logging
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -49,7 +48,6 @@ from lit_qagent.training.resume import rewind_to_last_step
 from lit_qagent.training.schedule import with_warmup
 from lit_qagent.training.sharding import average_gradients, shard_backbone
 
-_log = logging.getLogger(__name__)
 _DEFAULT_MAX_LENGTH = 2048
 _DEFAULT_HEAD = ImplicitQHead(beta=0.1)  # as below, where `--print_config` has to read it
 
