@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 from itertools import accumulate
@@ -31,6 +32,11 @@ def run(
     root = str(Path(__file__).parents[1])
     environment = {**os.environ, "PYTHONPATH": root}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    if done.returncode == -signal.SIGKILL:
+        raise SystemExit(
+            f"{' '.join(command)} was killed, most likely for memory: TRL needs 23 GB for batches "
+            "of 4 long pairs; end other programs, or give a lower --batch"
+        )
     if done.returncode:
         raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr[-3000:]}")
     found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])

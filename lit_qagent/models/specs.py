@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from lit_qagent.core.errors import ConfigError
+from lit_qagent.policies.dtypes import resolve_dtype
 from lit_qagent.policies.smollm2 import HUB_ID, SMALL_MODEL
 
 
@@ -15,7 +16,8 @@ class BackboneSpec:
     Attributes:
         name: ``SmolLM2-135M-Instruct``, a folder, or a hub id.
         revision: Commit or tag on the hub; None is the newest.
-        dtype: Of the frozen weights; the adapter is float32 always.
+        dtype: Of the frozen weights; the adapter is float32 always. ``auto`` is replaced by what
+            this machine computes fast: bfloat16, but float32 on CPUs that would have to emulate it.
         quantization: ``nf4`` (4 bits) or ``int8`` save memory and distort small models.
         attention: ``sdpa`` lets sequences share their prefixes, and so does ``eager``.
         gradient_checkpointing: Less memory for about a third more computing.
@@ -23,10 +25,13 @@ class BackboneSpec:
 
     name: str = SMALL_MODEL
     revision: str | None = None
-    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     quantization: Literal["none", "nf4", "int8"] = "none"
     attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
     gradient_checkpointing: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "dtype", resolve_dtype(self.dtype))
 
     @property
     def public_name(self) -> str:

@@ -11,6 +11,7 @@ from lit_qagent.core.records import Constraint, Message, Proposal, Sampling
 from lit_qagent.policies.background import BackgroundStart
 from lit_qagent.policies.base import Policy, check_request, check_room
 from lit_qagent.policies.chat import ChatRenderer, load_renderer
+from lit_qagent.policies.dtypes import resolve_dtype
 from lit_qagent.policies.pretrained import resolve_model
 
 if TYPE_CHECKING:
@@ -35,7 +36,8 @@ class TransformersPolicy(Policy):
 
     Args:
         model: ``SmolLM2-135M-Instruct``, a folder, or a hub id.
-        dtype: Type of the weights.
+        dtype: Type of the weights; ``auto`` is bfloat16, but float32 on CPUs that would have to
+            emulate it (`resolve_dtype`).
         device: ``auto`` takes the first GPU if there is one; else a torch device.
         max_model_len: Longest prompt and action together, in tokens.
     """
@@ -43,7 +45,7 @@ class TransformersPolicy(Policy):
     def __init__(
         self,
         model: str,
-        dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16",
+        dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto",
         device: str = "auto",
         max_model_len: int = 2048,
     ) -> None:
@@ -118,7 +120,7 @@ class TransformersPolicy(Policy):
         return {
             "policy": "transformers",
             "model": self.model,
-            "dtype": self.dtype,
+            "dtype": resolve_dtype(self.dtype),
             "max_model_len": self.max_model_len,
         }
 
@@ -135,11 +137,12 @@ class TransformersPolicy(Policy):
 
         name = resolve_model(self.model)
         renderer = load_renderer(name)
+        dtype = getattr(torch, resolve_dtype(self.dtype))
         device = self.device
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         try:
-            model = AutoModelForCausalLM.from_pretrained(name, dtype=getattr(torch, self.dtype))
+            model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype)
             torch.nn.Module.to(model, device)
         except (OSError, ValueError, RuntimeError) as error:
             raise ModelError(

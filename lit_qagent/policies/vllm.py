@@ -14,6 +14,7 @@ from lit_qagent.policies.background import BackgroundStart
 from lit_qagent.policies.base import Policy, check_request, check_room
 from lit_qagent.policies.chat import ChatRenderer, load_renderer
 from lit_qagent.policies.choice_draw import ChoiceDraw, plan_draw
+from lit_qagent.policies.dtypes import AUTO, resolve_dtype
 from lit_qagent.policies.pretrained import resolve_model
 from lit_qagent.policies.vllm_engine import Engine, EngineSpec, prepare_environment, start_engine
 
@@ -41,7 +42,8 @@ class VLLMPolicy(Policy):
 
     Args:
         model: ``SmolLM2-135M-Instruct``, a folder, or a hub id.
-        dtype: ``bfloat16``, ``float16``, ``float32`` or ``auto``.
+        dtype: ``bfloat16``, ``float16``, ``float32``, or ``auto``: bfloat16, but float32 on CPUs
+            that would have to emulate it (`resolve_dtype`).
         max_model_len: Longest prompt and action together, in tokens.
         max_num_seqs: Sequences generated at the same time; more wait in the engine.
         kv_cache_gb: On a CPU: memory for keys and values, in GiB.
@@ -57,7 +59,7 @@ class VLLMPolicy(Policy):
     def __init__(  # noqa: PLR0913 (every argument is an option in YAML)
         self,
         model: str,
-        dtype: str = "bfloat16",
+        dtype: str = AUTO,
         max_model_len: int = 2048,
         max_num_seqs: int = 64,
         kv_cache_gb: float = 1.0,
@@ -171,7 +173,7 @@ class VLLMPolicy(Policy):
         settings: dict[str, Any] = {
             "policy": "vllm",
             "model": self.model,
-            "dtype": self.dtype,
+            "dtype": resolve_dtype(self.dtype),
             "max_model_len": self.max_model_len,
         }
         settings |= {name: self.engine_args[name] for name in _TELLING if name in self.engine_args}
@@ -220,7 +222,7 @@ class VLLMPolicy(Policy):
         renderer = load_renderer(model)
         spec = EngineSpec(
             model=model,
-            dtype=self.dtype,
+            dtype=resolve_dtype(self.dtype),
             max_model_len=self.max_model_len,
             max_num_seqs=self.max_num_seqs,
             kv_cache_gb=self.kv_cache_gb,

@@ -41,7 +41,7 @@ class EngineSpec:
 
     Attributes:
         model: Folder or hub id.
-        dtype: ``bfloat16``, ``float16``, ``float32`` or ``auto``.
+        dtype: ``bfloat16``, ``float16`` or ``float32``.
         max_model_len: Longest prompt and answer together, in tokens.
         max_num_seqs: Sequences that are generated at the same time.
         kv_cache_gb: Memory for keys and values on a CPU, in GiB.

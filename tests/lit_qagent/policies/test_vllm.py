@@ -15,6 +15,7 @@ from lit_qagent.core.errors import (
 from lit_qagent.core.records import Constraint, Proposal, Sampling
 from lit_qagent.policies import vllm as vllm_policy
 from lit_qagent.policies.chat import load_renderer
+from lit_qagent.policies.dtypes import resolve_dtype
 from lit_qagent.policies.vllm import VLLMPolicy, encode_choices
 from lit_qagent.policies.vllm_engine import EngineSpec, engine_args, prepare_environment
 from tests.tiny_model import save_tiny_model
@@ -31,7 +32,7 @@ def test_making_a_policy_starts_nothing() -> None:
     assert policy.settings() == {
         "policy": "vllm",
         "model": "no-such-model",
-        "dtype": "bfloat16",
+        "dtype": resolve_dtype("auto"),
         "max_model_len": 2048,
     }
     asyncio.run(policy.close())
