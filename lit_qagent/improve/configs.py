@@ -161,9 +161,11 @@ def _set_fit(fit: Config, spec: Improve, plan: RoundPlan) -> None:
     for callback in callbacks:
         if _is_class(callback, "ModelCheckpoint"):
             callback.setdefault("init_args", {})["dirpath"] = str(plan.folder / "fit")
-    kept = [one for one in callbacks if not _is_class(one, "ExportCheckpoint")]
-    export = {"class_path": _EXPORT, "init_args": {"folder": str(plan.checkpoint)}}
-    trainer["callbacks"] = [*kept, export]
+    exports = [one for one in callbacks if _is_class(one, "ExportCheckpoint")]
+    export = exports[0] if exports else {"class_path": _EXPORT}
+    export.setdefault("init_args", {})["folder"] = str(plan.checkpoint)
+    # A single one, as a round has a single checkpoint.
+    trainer["callbacks"] = [*(one for one in callbacks if one not in exports), export]
     _set_logger(fit, plan, "fit")
 
 

@@ -66,6 +66,21 @@ def test_a_round_keeps_what_the_loop_does_not_decide(tmp_path: Path) -> None:
     assert made["collect"]["environment"] == data["environment"]
 
 
+def test_the_export_keeps_its_options_and_is_added_where_there_is_none(tmp_path: Path) -> None:
+    spec = quickstart(tmp_path, configs={"fit": CONFIGS / "fit_webshop.yaml"})
+    plan = RoundPlan(number=1, folder=tmp_path / "round_1")
+    folder = str(plan.checkpoint)
+    base = read_configs(spec)
+
+    [*_, export] = round_configs(base, spec, plan)["fit"]["trainer"]["callbacks"]
+
+    assert export["init_args"] == {"folder": folder, "dtype": "bfloat16"}
+    base["fit"]["trainer"]["callbacks"] = None
+    [export] = round_configs(base, spec, plan)["fit"]["trainer"]["callbacks"]
+    assert export["class_path"].endswith("ExportCheckpoint")
+    assert export["init_args"] == {"folder": folder}
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
