@@ -18,6 +18,7 @@ from lit_qagent.improve.cost import BudgetSpent, collect_limits, count_cost, ref
 from lit_qagent.improve.decision import Contest, decide
 from lit_qagent.improve.record import Record, lock_folder, open_record
 from lit_qagent.improve.spec import Improve
+from lit_qagent.improve.tasks import check_tasks
 from lit_qagent.improve.tracking import Tracker
 from lit_qagent.stages import Command, costs, read_json, run_stages
 
@@ -56,12 +57,15 @@ def run_loop(spec: Improve, *, say: Callable[[str], None]) -> Record:
         say: Told what is going on.
 
     Raises:
-        ConfigError: The configs cannot work together.
+        ConfigError: The configs cannot work together, or the world lacks tasks that they name.
         StoreError: The folder is in use, or was made with other settings.
         subprocess.CalledProcessError: A stage failed, or was interrupted; what is finished is kept.
     """
     base = read_configs(spec)
     with lock_folder(spec.folder) as lock:
+        say("Looking for the tasks of all rounds in the world ...")
+        # Before the record is made, which other settings could not go on with.
+        check_tasks(spec, base)
         record = open_record(spec.folder, spec.settings() | {"configs": base})
         loop = _Loop(spec, base, record, say=say, lock=lock)
         try:

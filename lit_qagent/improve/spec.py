@@ -59,7 +59,8 @@ class ValidationTasks:
 
     Attributes:
         num_tasks: Number of tasks.
-        split: Split of the world; never ``test``, which is for the final report.
+        split: Split of the world; never ``test``, which is for the final report. In a world that
+            has no other it is the one that is searched, with tasks that no round searches.
         first_task: Position of the first task in the split.
         seeds: One episode per agent, task and seed.
     """
@@ -73,8 +74,13 @@ class ValidationTasks:
         if self.split == "test":
             raise ConfigError(
                 "validation.split must not be 'test': choosing on the test tasks would spoil them "
-                "for the final report; take a validation split"
+                "for the final report; take a validation split, or training tasks that no round "
+                "searches"
             )
+        if self.first_task < 0:
+            raise ConfigError(f"validation.first_task must be >= 0, got {self.first_task}")
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise ConfigError(f"validation.seeds must be different numbers, got {self.seeds}")
         if self.num_tasks < 2:
             raise ConfigError(
                 f"validation.num_tasks must be >= 2, got {self.num_tasks}; an interval over tasks "

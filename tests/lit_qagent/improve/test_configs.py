@@ -84,7 +84,6 @@ def test_the_export_keeps_its_options_and_is_added_where_there_is_none(tmp_path:
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("collect", "split: valid", "searches split 'valid', and validation.split is 'valid'"),
         ("collect", "split: test", "searches split 'test'"),
         ("collect", "a: 1\na: 2", "given twice"),
         ("pairs", "- rule", "must hold the options of the command by name, got list"),
@@ -111,6 +110,11 @@ def test_values_out_of_range_are_refused() -> None:
         ValidationTasks(num_tasks=10, split="test")
     with pytest.raises(ConfigError, match="num_tasks must be >= 2, got 1"):
         ValidationTasks(num_tasks=1)
+    with pytest.raises(ConfigError, match=r"validation\.first_task must be >= 0, got -1"):
+        ValidationTasks(num_tasks=10, first_task=-1)
+    for seeds in ([], [0, 0]):
+        with pytest.raises(ConfigError, match=r"validation\.seeds must be different numbers"):
+            ValidationTasks(num_tasks=10, seeds=seeds)
     with pytest.raises(ConfigError, match="per_round must be >= 1, got 0"):
         RoundTasks(per_round=0)
     with pytest.raises(ConfigError, match=r"budget\.rounds must be > 0, got 0"):

@@ -23,6 +23,10 @@ from lit_qagent.improve.spec import (
 SCRIPT = Path(__file__).parent / "scripted_command.py"
 AGENTS = {"q_guided": {"selector": "Q"}, "random_of_n": {"selector": "R"}}
 LOW, HIGH, HIGHER = [0.2, 0.3] * 6, [0.5, 0.6] * 6, [0.8, 0.9] * 6
+WORLD = {
+    "class_path": "lit_qagent.environments.toy.ToyWorld",
+    "init_args": {"splits": {"train": 14, "valid": 12, "test": 1}},
+}
 STAGES = ["collect", "pairs", "fit", "predict"]
 
 
@@ -35,10 +39,10 @@ def spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Improve:
         property(lambda self: [str(SCRIPT), self.name, str(self.config), *self.options]),
     )
     configs = {
-        "collect": {"search": {"num_iterations": 4}, "seed": 5},
+        "collect": {"environment": WORLD, "search": {"num_iterations": 4}, "seed": 5},
         "pairs": {"rule": "paper"},
         "fit": {"model": {"backbone": {"name": "tiny"}}, "data": {"init_args": {}}},
-        "predict": {"data": {"class_path": "E", "init_args": {"agents": AGENTS}}},
+        "predict": {"data": {"init_args": {"environment": WORLD, "agents": AGENTS}}},
     }
     for name, config in configs.items():
         (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(config))
@@ -295,6 +299,17 @@ def test_other_settings_or_configs_are_refused_by_name(spec: Improve, tmp_path: 
     (tmp_path / "pairs.yaml").write_text("rule: adjacent")
     with pytest.raises(StoreError, match=r"configs.pairs.rule: \"paper\" there, \"adjacent\" now"):
         run(one)
+
+
+def test_tasks_that_the_world_lacks_are_refused_before_anything_is_run(spec: Improve) -> None:
+    script(spec, round_1={"q_guided": LOW, "random_of_n": LOW})
+
+    with pytest.raises(ConfigError, match=r"lower budget\.rounds"):
+        run(replace(spec, budget=LoopBudget(rounds=4)))
+
+    assert not (spec.folder / "calls.jsonl").exists()
+    # The folder is still free for other settings.
+    assert run(replace(spec, train_on="new", budget=LoopBudget(rounds=1))).status == "finished"
 
 
 def test_two_loops_do_not_share_a_folder(spec: Improve) -> None:
