@@ -22,7 +22,8 @@ class Record:
     Attributes:
         path: The file.
         settings: What decides the outcome, see `Improve.settings`, and the configs.
-        status: ``running``, ``stopped`` (by the budget) or ``finished``.
+        status: ``running`` (also of one that was killed), ``stopped`` (by the budget, Ctrl-C, a
+            failed stage or a policy without answers) or ``finished``.
         why: Why it is in that status, in words.
         accepted: Round of the Q-model accepted last; None before the first.
         checkpoint: Its folder.

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from lit_qagent.core.errors import ConfigError, StoreError
+from lit_qagent.core.errors import ConfigError, PolicyFailure, StoreError
 from lit_qagent.evaluation.cost import Prices
 from lit_qagent.improve.loop import RoundStage, run_loop
 from lit_qagent.improve.record import Record, lock_folder
@@ -71,6 +71,12 @@ def calls(spec: Improve) -> list[tuple[str, str]]:
     return [(row["round"], row["stage"]) for row in map(json.loads, lines)]
 
 
+def saved(spec: Improve) -> dict[str, Any]:
+    """Return the record on the disk."""
+    record: dict[str, Any] = json.loads((spec.folder / "improve.json").read_text())
+    return record
+
+
 def config(spec: Improve, round_number: int, name: str) -> dict[str, Any]:
     text = (spec.folder / f"round_{round_number}" / f"{name}.yaml").read_text()
     loaded: dict[str, Any] = yaml.safe_load(text)
@@ -99,8 +105,7 @@ def test_a_model_is_accepted_only_if_the_interval_says_better(spec: Improve) -> 
     assert third["compared_with"] == f"q_guided of {spec.folder / 'round_1' / 'predict'}"
     assert third["difference"]["low"] > 0
     assert third["reward_before"] == pytest.approx(0.55)
-    saved = json.loads((spec.folder / "improve.json").read_text())
-    assert saved["rounds"] == record.rounds
+    assert saved(spec)["rounds"] == record.rounds
 
 
 def decision(spec: Improve, **changes: Any) -> dict[str, Any]:  # noqa: ANN401
@@ -128,6 +133,51 @@ def test_a_small_share_of_missing_tasks_may_be_allowed(spec: Improve) -> None:
 
     assert row["why"] == "accepted: the 95 % interval [+0.300, +0.300] lies above zero"
     assert row["tasks"] == 11
+
+
+@pytest.mark.parametrize("gone", ["q_guided", "random_of_n"])
+def test_episodes_that_the_policy_left_unanswered_are_played_again(
+    spec: Improve, gone: str
+) -> None:
+    unanswered = {gone: ["task-10", "task-11"]}
+    rewards = {"q_guided": HIGH, "random_of_n": LOW}
+    script(spec, round_1={**rewards, "unanswered": unanswered})
+    spec = replace(spec, budget=LoopBudget(rounds=1))
+
+    for _ in range(2):  # the policy may be away for longer
+        with pytest.raises(PolicyFailure) as caught:
+            run(spec)
+
+    message = str(caught.value)
+    assert message.startswith("the policy gave no answer in 2 episodes, the last: PolicyFailure: g")
+    assert "missing on 2 of 12 validation tasks, more than 5 %" in message
+    assert "the same command plays them again" in message
+    assert saved(spec)["status"] == "stopped"
+    assert saved(spec)["why"].startswith("round 1: the policy gave no answer in 2 episodes")
+    assert saved(spec)["rounds"] == []
+    script(spec, round_1=rewards)  # it is back
+    [row] = run(spec).rounds
+    assert row["accepted"] is True
+    assert calls(spec) == [("round_1", name) for name in [*STAGES, "predict", "predict"]]
+
+
+def test_episodes_without_an_answer_count_as_missing_where_that_is_asked_for(
+    spec: Improve,
+) -> None:
+    unanswered = {"q_guided": ["task-10", "task-11"]}
+    with pytest.raises(PolicyFailure, match=r"--accept.wait_for_answers false"):
+        decision(spec, unanswered=unanswered)
+
+    # The same folder goes on.
+    row = decision(replace(spec, accept=Acceptance(wait_for_answers=False)), unanswered=unanswered)
+
+    assert row["why"].startswith("refused: episodes are missing on 2 of 12 tasks")
+
+
+def test_no_answer_is_waited_for_that_would_change_nothing(spec: Improve) -> None:
+    failed = {"q_guided": ["task-3"]}
+    row = decision(spec, failed=failed, unanswered={"q_guided": ["task-10"]})
+    assert row["why"].startswith("refused: episodes are missing on 2 of 12 tasks")
 
 
 def test_few_tasks_decide_nothing(spec: Improve) -> None:
@@ -216,7 +266,10 @@ def test_a_failed_stage_stops_the_loop_and_the_next_run_goes_on_there(spec: Impr
     with pytest.raises(subprocess.CalledProcessError):
         run(spec)
 
-    assert json.loads((spec.folder / "improve.json").read_text())["status"] == "running"
+    stopped = saved(spec)
+    assert stopped["status"] == "stopped"
+    assert stopped["why"].startswith("round 2: python ")
+    assert stopped["why"].endswith("fit.yaml ended with status 3")
     assert calls(spec) == [("round_1", name) for name in STAGES] + [
         ("round_2", name) for name in STAGES[:3]
     ]
