@@ -22,7 +22,7 @@ from lit_qagent.improve.decision import Contest, decide, refuse_unanswered
 from lit_qagent.improve.record import Record, lock_folder, open_record
 from lit_qagent.improve.spec import Improve
 from lit_qagent.improve.tasks import check_tasks
-from lit_qagent.improve.tracking import Tracker
+from lit_qagent.improve.tracking import RunStatus, Tracker
 from lit_qagent.stages import Command, costs, exit_code, read_json, run_stages
 
 _SHOWN = ("trees", "successes", "mean_best_reward", "requests")
@@ -107,7 +107,7 @@ class _Loop:
         except BudgetSpent as stop:
             self._end("stopped", str(stop))
         except BaseException as error:
-            self._end("stopped", f"{record.why}: {_reason(error)}")
+            self._fail(error)
             raise
         else:
             self._end("finished", f"{len(record.rounds)} rounds")
@@ -142,10 +142,23 @@ class _Loop:
         self.say(f"\nRound {number}: {row['why']}")
 
     def _end(self, status: str, why: str) -> None:
-        record = self.record
-        record.status, record.why = status, why
-        record.save()
-        self.tracker.end({key: value for key, value in vars(record).items() if key != "path"})
+        self._note(status, why)
+        self._close_runs("FINISHED")
+
+    def _fail(self, error: BaseException) -> None:
+        self._note("stopped", f"{self.record.why}: {_reason(error)}")
+        try:
+            self._close_runs("KILLED" if _is_interruption(error) else "FAILED")
+        except Exception as other:  # a tracking server that is down must not hide what failed
+            self.say(f"MLflow's runs of this loop stay open: {other}")
+
+    def _note(self, status: str, why: str) -> None:
+        self.record.status, self.record.why = status, why
+        self.record.save()
+
+    def _close_runs(self, status: RunStatus) -> None:
+        values = {key: value for key, value in vars(self.record).items() if key != "path"}
+        self.tracker.end(values, status)
 
     def _plan(self, number: int) -> RoundPlan:
         record = self.record
