@@ -170,7 +170,7 @@ def _set_fit(fit: Config, spec: Improve, plan: RoundPlan) -> None:
         if _is_class(callback, "ModelCheckpoint"):
             callback.setdefault("init_args", {})["dirpath"] = str(plan.folder / "fit")
     exports = [one for one in callbacks if _is_class(one, "ExportCheckpoint")]
-    export = exports[0] if exports else {"class_path": _EXPORT}
+    export: Config = exports[0] if exports else {"class_path": _EXPORT}
     export.setdefault("init_args", {})["folder"] = str(plan.checkpoint)
     # A single one, as a round has a single checkpoint.
     trainer["callbacks"] = [*(one for one in callbacks if one not in exports), export]

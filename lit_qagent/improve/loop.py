@@ -17,9 +17,16 @@ from lit_qagent.improve.configs import (
     treatment_and_control,
     write_configs,
 )
-from lit_qagent.improve.cost import BudgetSpent, collect_limits, count_cost, refuse_overspending
+from lit_qagent.improve.cost import (
+    BudgetSpent,
+    collect_limits,
+    cost_text,
+    count_cost,
+    refuse_overspending,
+    round_cost,
+)
 from lit_qagent.improve.decision import Contest, decide, refuse_unanswered
-from lit_qagent.improve.record import Record, lock_folder, open_record
+from lit_qagent.improve.record import Record, lock_folder, open_record, round_folder
 from lit_qagent.improve.spec import Improve
 from lit_qagent.improve.tasks import check_tasks
 from lit_qagent.improve.tracking import RunStatus, Tracker
@@ -133,7 +140,8 @@ class _Loop:
         finally:
             self._count_seconds(number)
             self._spend(refuse=False)
-        row = self._decide(plan) | {"stages": costs(done), "spent": dict(record.spent)}
+        row = self._decide(plan) | {"stages": costs(done)}
+        row |= {"cost": round_cost(record, number, self.spec.prices), "spent": dict(record.spent)}
         record.rounds.append(row)
         if row["accepted"]:
             record.accepted, record.checkpoint = number, str(plan.checkpoint)
@@ -164,9 +172,9 @@ class _Loop:
         record = self.record
         return RoundPlan(
             number=number,
-            folder=_folder(record, number),
+            folder=round_folder(record, number),
             accepted=Path(record.checkpoint) if record.checkpoint else None,
-            pairs=tuple(_folder(record, earlier) / "pairs" for earlier in range(1, number)),
+            pairs=tuple(round_folder(record, earlier) / "pairs" for earlier in range(1, number)),
             mlflow_run=self.tracker.round_run(number),
         )
 
@@ -195,9 +203,12 @@ class _Loop:
 
     def _after(self, stage: Command, plan: RoundPlan) -> None:
         """Count what a stage has cost; one that was cut, or lacks answers, is not done."""
+        seconds = time.monotonic() - self._began
         self._count_seconds(plan.number)
-        if stage.name in ("collect", "predict"):
-            self._spend(refuse=False)
+        self._spend(refuse=False)
+        self.say(
+            f"{stage.name} took {seconds:,.0f} s; spent so far: {cost_text(self.record.spent)}"
+        )
         if stage.name == "collect":
             summary = read_json(plan.trees / "summary.json")
             if summary.get("stopped_by"):
@@ -220,11 +231,16 @@ class _Loop:
     def _decide(self, plan: RoundPlan) -> dict[str, Any]:
         card = read_json(plan.new_pairs / "card.json")
         summary = read_json(plan.trees / "summary.json")
-        first = self.spec.tasks.first_of(plan.number)
+        first, played = self.spec.tasks.first_of(plan.number), self.spec.validation
         return {
             "round": plan.number,
             "guided_by": self.record.accepted,
             "searched_tasks": [first, first + self.spec.tasks.per_round - 1],
+            "validation": {
+                "split": played.split,
+                "tasks": [played.first_task, played.first_task + played.num_tasks - 1],
+                "seeds": played.seeds,
+            },
             "collect": {key: summary[key] for key in _SHOWN},
             "pairs": card["num_pairs"],
             "checkpoint": str(plan.checkpoint),
@@ -234,12 +250,8 @@ class _Loop:
     def _contest(self, plan: RoundPlan) -> Contest:
         record = self.record
         agent, control = self.agents
-        before = _folder(record, record.accepted) / "predict" if record.accepted else None
+        before = round_folder(record, record.accepted) / "predict" if record.accepted else None
         return Contest(new=plan.results, agent=agent, before=before, control=control)
-
-
-def _folder(record: Record, number: int) -> Path:
-    return record.folder / f"round_{number}"
 
 
 def _reason(error: BaseException) -> str:

@@ -60,6 +60,11 @@ class Record:
         self.seconds[key] = round(self.seconds.get(key, 0.0) + seconds, 1)
 
 
+def round_folder(record: Record, number: int) -> Path:
+    """Return the folder of a round; rounds count from 1."""
+    return record.folder / f"round_{number}"
+
+
 def open_record(folder: Path, settings: Mapping[str, Any]) -> Record:
     """Read the record of a folder, or make one; settings must be those it was made with.
 
