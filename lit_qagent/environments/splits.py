@@ -8,6 +8,7 @@ from typing import TypeVar
 from lit_qagent.core.errors import ConfigError
 from lit_qagent.core.records import Task
 from lit_qagent.core.seeds import derive_seed
+from lit_qagent.environments.base import Environment
 
 T = TypeVar("T")
 
@@ -66,3 +67,28 @@ def tasks_of_split(tasks: Mapping[str, Sequence[Task]], split: str, world: str) 
     if split not in tasks:
         raise ConfigError(f"{world} has no split {split!r}; choose one of {', '.join(tasks)}")
     return tasks[split]
+
+
+def tasks_in_range(
+    world: Environment, split: str, first_task: int, num_tasks: int, *, remedy: str
+) -> list[Task]:
+    """Return tasks of a split that follow each other.
+
+    Args:
+        world: The world.
+        split: The split.
+        first_task: Position of the first one, from 0.
+        num_tasks: How many.
+        remedy: What to do where there are fewer, for the message.
+
+    Raises:
+        ConfigError: No such split, or it ends before the range does.
+    """
+    known = world.tasks(split)
+    end = first_task + num_tasks
+    if end > len(known):
+        raise ConfigError(
+            f"tasks {first_task} to {end - 1} of split {split!r} were asked for, "
+            f"but {world.name} has {len(known)}; {remedy}"
+        )
+    return list(known[first_task:end])

@@ -14,6 +14,7 @@ from lit_qagent.agents.trials import Trials
 from lit_qagent.core.errors import ConfigError
 from lit_qagent.core.records import Sampling, Task
 from lit_qagent.environments.base import Environment
+from lit_qagent.environments.splits import tasks_in_range
 from lit_qagent.evaluation.cost import Prices
 from lit_qagent.evaluation.lineage import describe_lineage
 from lit_qagent.policies.base import Policy
@@ -155,14 +156,13 @@ class Evaluation:
             ConfigError: The split has fewer tasks than asked for.
         """
         wanted = self.tasks
-        known = self.environment.tasks(wanted.split)
-        end = wanted.first_task + wanted.num_tasks
-        if end > len(known):
-            raise ConfigError(
-                f"tasks {wanted.first_task} to {end - 1} of split {wanted.split!r} were asked for, "
-                f"but {self.environment.name} has {len(known)}; lower tasks.num_tasks"
-            )
-        return list(known[wanted.first_task : end])
+        return tasks_in_range(
+            self.environment,
+            wanted.split,
+            wanted.first_task,
+            wanted.num_tasks,
+            remedy="lower tasks.num_tasks",
+        )
 
     @property
     def trials(self) -> dict[str, Trials]:

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lit_qagent.command_line import Parser, run_main
+from lit_qagent.improve.cost import cost_text
 from lit_qagent.improve.loop import run_loop
 from lit_qagent.improve.record import RECORD_FILE, Record
 from lit_qagent.improve.spec import Improve
@@ -29,8 +30,10 @@ def make_parser() -> Parser:
     parser = Parser(
         prog=f"python -m {MODULE}",
         description="Search, train, and keep the new Q-model only if validation tasks show that "
-        "it acts better; round after round, within a budget. The same command goes on where it "
-        "stopped.",
+        "it acts better; round after round, within a budget. It takes a config for each of "
+        "collect, pairs, fit and predict, as they run by hand, and sets in them what a round "
+        "decides: folders, tasks, checkpoints, the search. The same command goes on where it "
+        "stopped. See configs/improve_quickstart.yaml and docs/improve.md.",
     )
     parser.add_argument("--config", action="config", help="YAML file with these options.")
     parser.add_class_arguments(Improve)
@@ -64,11 +67,10 @@ def _show(record: Record) -> None:
         table.add_row(str(row["round"]), guide, str(row["pairs"]), *_cells(row))
     console.print(table)
     accepted = record.checkpoint or "none; what acted before is better or as good"
-    spent = ", ".join(f"{value:,.6g} {name}" for name, value in record.spent.items())
     for line in (
         f"{record.status}: {record.why}",
         f"Accepted Q-model: {accepted}",
-        f"Spent: {spent}",
+        f"Spent: {cost_text(record.spent)}",
         f"The record: {record.folder / RECORD_FILE}",
     ):
         console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -74,7 +74,7 @@ def read_configs(spec: Improve) -> dict[str, Config]:
                 f"got {type(value).__name__}"
             )
         found[name] = value
-    _refuse_validation_split(spec, found["collect"])
+    _refuse_test_split(found["collect"])
     treatment_and_control(found["predict"])
     return found
 
@@ -85,7 +85,7 @@ def treatment_and_control(predict: Mapping[str, Any]) -> tuple[str, str]:
     Raises:
         ConfigError: The config names no such two agents.
     """
-    data = _init_args(predict.get("data", {}))
+    data = init_args(predict.get("data", {}))
     agents, play = data.get("agents", {}), data.get("play", {})
     treatment = play.get("treatment", "q_guided")
     controls = play.get("controls") or [name for name in agents if name != treatment]
@@ -124,6 +124,14 @@ def mlflow_logger(config: Mapping[str, Any]) -> dict[str, Any] | None:
     return _mlflow_settings(config.get("trainer", {}).get("logger"))
 
 
+def init_args(part: Config) -> Config:
+    """Return the arguments of a part that may be written with its class or without."""
+    if not {"class_path", "init_args"} & set(part):
+        return part
+    arguments: Config = part.setdefault("init_args", {})
+    return arguments
+
+
 def _mlflow_settings(loggers: object) -> dict[str, Any] | None:
     for logger in loggers if isinstance(loggers, list) else [loggers]:
         if isinstance(logger, dict) and _is_class(logger, "MLFlowLogger"):
@@ -149,7 +157,7 @@ def _set_collect(collect: Config, fit: Config, spec: Improve, plan: RoundPlan) -
 
 def _set_fit(fit: Config, spec: Improve, plan: RoundPlan) -> None:
     folders = [*(plan.pairs if spec.train_on == "all" else ()), plan.new_pairs]
-    data = _init_args(fit.setdefault("data", {}))
+    data = init_args(fit.setdefault("data", {}))
     if len(folders) == 1:
         data["pairs"] = str(folders[0])
     else:
@@ -161,9 +169,11 @@ def _set_fit(fit: Config, spec: Improve, plan: RoundPlan) -> None:
     for callback in callbacks:
         if _is_class(callback, "ModelCheckpoint"):
             callback.setdefault("init_args", {})["dirpath"] = str(plan.folder / "fit")
-    kept = [one for one in callbacks if not _is_class(one, "ExportCheckpoint")]
-    export = {"class_path": _EXPORT, "init_args": {"folder": str(plan.checkpoint)}}
-    trainer["callbacks"] = [*kept, export]
+    exports = [one for one in callbacks if _is_class(one, "ExportCheckpoint")]
+    export: Config = exports[0] if exports else {"class_path": _EXPORT}
+    export.setdefault("init_args", {})["folder"] = str(plan.checkpoint)
+    # A single one, as a round has a single checkpoint.
+    trainer["callbacks"] = [*(one for one in callbacks if one not in exports), export]
     _set_logger(fit, plan, "fit")
 
 
@@ -173,7 +183,7 @@ def _set_predict(predict: Config, fit: Config, spec: Improve, plan: RoundPlan) -
     backbone = fit.get("model", {}).get("backbone")
     if backbone:
         model.setdefault("backbone", backbone)
-    data = _init_args(predict["data"])
+    data = init_args(predict["data"])
     data["tasks"] = asdict(spec.validation)
     data.setdefault("play", {})["output"] = str(plan.results)
     if spec.prices:
@@ -195,21 +205,12 @@ def _nest(settings: dict[str, Any] | None, plan: RoundPlan, command: str) -> Non
     settings["tags"] = {**settings.get("tags", {}), "mlflow.parentRunId": plan.mlflow_run}
 
 
-def _refuse_validation_split(spec: Improve, collect: Mapping[str, Any]) -> None:
-    searched = collect.get("split", "train")
-    if searched in (spec.validation.split, "test"):
+def _refuse_test_split(collect: Mapping[str, Any]) -> None:
+    if collect.get("split") == "test":
         raise ConfigError(
-            f"configs.collect searches split {searched!r}, and validation.split is "
-            f"{spec.validation.split!r}; search training tasks, decide on validation tasks"
+            "configs.collect searches split 'test', which is for the final report; "
+            "search training tasks"
         )
-
-
-def _init_args(part: Config) -> Config:
-    """Return the arguments of a part that may be written with its class or without."""
-    if not {"class_path", "init_args"} & set(part):
-        return part
-    arguments: Config = part.setdefault("init_args", {})
-    return arguments
 
 
 def _is_class(part: Mapping[str, Any], name: str) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 
 from lit_qagent.evaluation.cost import Prices
 from lit_qagent.evaluation.episodes import TRAJECTORIES_GLOB, read_episodes
-from lit_qagent.improve.record import Record
+from lit_qagent.improve.record import Record, round_folder
 
 COUNTS = ("requests", "prompt_tokens", "generated_tokens")
 _PER = 1_000_000
@@ -18,14 +18,19 @@ class BudgetSpent(Exception):
 
 
 def count_cost(record: Record, prices: Prices | None) -> dict[str, float]:
-    """Return what all rounds have cost: seconds, requests, tokens and, with prices, dollars."""
-    found = dict.fromkeys(COUNTS, 0.0)
-    for folder in sorted(record.folder.glob("round_*")):
-        for part in (_collected(folder / "trees"), _played(folder / "predict")):
-            for name in COUNTS:
-                found[name] += part[name]
+    """Return what all rounds have cost, the one that is running included, see `round_cost`."""
+    numbers = range(1, len(record.rounds) + 2)
+    rounds = [round_cost(record, number, prices) for number in numbers]
+    return {name: round(sum(one[name] for one in rounds), 6) for name in rounds[0]}
+
+
+def round_cost(record: Record, number: int, prices: Prices | None) -> dict[str, float]:
+    """Return what a round has cost: seconds, requests, tokens and, with prices, dollars."""
+    folder = round_folder(record, number)
+    parts = (_collected(folder / "trees"), _played(folder / "predict"))
+    found = {name: float(sum(part[name] for part in parts)) for name in COUNTS}
     cost = {
-        "seconds": round(sum(record.seconds.values()), 1),
+        "seconds": record.seconds.get(str(number), 0.0),
         "requests": found["requests"],
         "tokens": found["prompt_tokens"] + found["generated_tokens"],
     }
@@ -33,6 +38,11 @@ def count_cost(record: Record, prices: Prices | None) -> dict[str, float]:
         paid = found["prompt_tokens"] * prices.prompt + found["generated_tokens"] * prices.generated
         cost["dollars"] = round(paid / _PER, 6)
     return cost
+
+
+def cost_text(cost: Mapping[str, float]) -> str:
+    """Return a cost in words."""
+    return ", ".join(f"{value:,.6g} {name}" for name, value in cost.items())
 
 
 def refuse_overspending(spent: Mapping[str, float], limits: Mapping[str, float]) -> None:

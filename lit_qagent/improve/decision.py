@@ -4,7 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lit_qagent.core.errors import PolicyFailure
 from lit_qagent.evaluation.comparison import Run, compare_runs, read_run
+from lit_qagent.evaluation.episodes import NO_ANSWER
+from lit_qagent.evaluation.outcomes import outcome
 from lit_qagent.evaluation.significance import ALPHA
 from lit_qagent.improve.spec import Acceptance
 
@@ -24,6 +27,19 @@ class Contest:
     agent: str
     before: Path | None
     control: str
+
+    @property
+    def rival(self) -> str:
+        """The agent to beat."""
+        return self.agent if self.before else self.control
+
+    def runs(self) -> tuple[Run, Run]:
+        """Read the run of the rival and that of the new one.
+
+        Raises:
+            StoreError: A folder is damaged.
+        """
+        return read_run(self.before or self.new), read_run(self.new)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +62,33 @@ class Missing:
         return self.either / self.tasks
 
 
+def refuse_unanswered(contest: Contest, accept: Acceptance) -> None:
+    """Stop where only answers that the policy did not give keep a decision from being made.
+
+    A policy that was away is no fault of the Q-model: those episodes can be played again.
+
+    Raises:
+        PolicyFailure: Too many tasks lack an episode, and would not with these answers.
+        StoreError: A folder is damaged.
+    """
+    if not accept.wait_for_answers:
+        return
+    old, new = contest.runs()
+    missing = _missing(contest, old, new)
+    if missing.share <= accept.max_missing:
+        return
+    if _missing(contest, old, new, answered=True).share > accept.max_missing:
+        return
+    failures = [one.failure for one in new.episodes if outcome(one) == NO_ANSWER]
+    raise PolicyFailure(
+        f"the policy gave no answer in {len(failures)} episodes, the last: {failures[-1]}; "
+        f"episodes are missing on {missing.either} of {missing.tasks} validation tasks, more than "
+        f"{_percent(accept)}. Mend that (start its server again, renew its key), and the same "
+        "command plays them again; for prompts that a server will never answer, "
+        "--accept.wait_for_answers false decides without them"
+    )
+
+
 def decide(contest: Contest, accept: Acceptance) -> dict[str, Any]:
     """Return the outcome as JSON values.
 
@@ -62,19 +105,17 @@ def decide(contest: Contest, accept: Acceptance) -> dict[str, Any]:
     Raises:
         StoreError: A folder is damaged, or the two do not hold the same tasks.
     """
-    before = contest.before or contest.new
-    rival = contest.agent if contest.before else contest.control
-    name = f"{contest.agent} - {rival}"
-    old, new = read_run(before), read_run(contest.new)
-    row = compare_runs(old, new, [(rival, contest.agent)])["agents"][name]
-    missing = _missing(old, rival, new, contest.agent)
+    old, new = contest.runs()
+    name = f"{contest.agent} - {contest.rival}"
+    row = compare_runs(old, new, [(contest.rival, contest.agent)])["agents"][name]
+    missing = _missing(contest, old, new)
     objection = _objection(row, missing, accept)
     return {
         "accepted": objection is None,
         "why": f"refused: {objection}"
         if objection
         else f"accepted: {_interval(row)} lies above zero",
-        "compared_with": f"{rival} of {before}",
+        "compared_with": f"{contest.rival} of {old.folder}",
         "reward": row["b"].get("reward"),
         "reward_before": row["a"].get("reward"),
         "difference": {key: row[key] for key in ("mean", "low", "high")},
@@ -85,10 +126,19 @@ def decide(contest: Contest, accept: Acceptance) -> dict[str, Any]:
     }
 
 
-def _missing(old: Run, rival: str, new: Run, agent: str) -> Missing:
-    """Count the tasks of which a finished episode is missing; the runs share tasks and seeds."""
+def _missing(contest: Contest, old: Run, new: Run, *, answered: bool = False) -> Missing:
+    """Count the tasks of which a finished episode is missing; the runs share tasks and seeds.
+
+    Args:
+        contest: What is compared with what.
+        old: The run of the rival.
+        new: The new run.
+        answered: Count as if the policy had answered everything that the new run asked.
+    """
     seeds = set(old.settings["tasks"]["seeds"]) & set(new.settings["tasks"]["seeds"])
-    ours, theirs = _finished(new, agent), _finished(old, rival)
+    ours = _finished(new, contest.agent, answered)
+    # An earlier round's episodes are not played again.
+    theirs = _finished(old, contest.rival, answered and contest.before is None)
 
     def num_without(done: set[tuple[str, int]]) -> int:
         tasks: list[str] = new.settings["task_ids"]
@@ -101,8 +151,12 @@ def _missing(old: Run, rival: str, new: Run, agent: str) -> Missing:
     )
 
 
-def _finished(run: Run, agent: str) -> set[tuple[str, int]]:
-    return {(one.task_id, one.seed) for one in run.of(agent) if one.failure is None}
+def _finished(run: Run, agent: str, answered: bool) -> set[tuple[str, int]]:
+    return {
+        (one.task_id, one.seed)
+        for one in run.of(agent)
+        if one.failure is None or (answered and outcome(one) == NO_ANSWER)
+    }
 
 
 def _objection(row: dict[str, Any], missing: Missing, accept: Acceptance) -> str | None:
@@ -110,10 +164,9 @@ def _objection(row: dict[str, Any], missing: Missing, accept: Acceptance) -> str
     if not row["tasks"]:
         return "no task was finished by both"
     if missing.share > accept.max_missing:
-        allowed = f"{100 * accept.max_missing:g} %"
         return (
             f"episodes are missing on {missing.either} of {missing.tasks} tasks (the new model's "
-            f"on {missing.new}), and at most {allowed} of the tasks may lack any; "
+            f"on {missing.new}), and at most {_percent(accept)} of the tasks may lack any; "
             "see why they failed in the report"
         )
     if row["tasks"] < accept.min_tasks:
@@ -126,6 +179,10 @@ def _objection(row: dict[str, Any], missing: Missing, accept: Acceptance) -> str
     if row["high"] < 0:
         return f"{_interval(row)} lies below zero"
     return f"{_interval(row)} holds zero"
+
+
+def _percent(accept: Acceptance) -> str:
+    return f"{100 * accept.max_missing:g} %"
 
 
 def _interval(row: dict[str, Any]) -> str:

@@ -1,11 +1,14 @@
 """The loop: each round is collect, pairs, fit and predict, then a decision."""
 
+import signal
+import subprocess
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lit_qagent.command_line import EXIT_INTERRUPTED
 from lit_qagent.improve.configs import (
     Config,
     RoundPlan,
@@ -14,12 +17,20 @@ from lit_qagent.improve.configs import (
     treatment_and_control,
     write_configs,
 )
-from lit_qagent.improve.cost import BudgetSpent, collect_limits, count_cost, refuse_overspending
-from lit_qagent.improve.decision import Contest, decide
-from lit_qagent.improve.record import Record, lock_folder, open_record
+from lit_qagent.improve.cost import (
+    BudgetSpent,
+    collect_limits,
+    cost_text,
+    count_cost,
+    refuse_overspending,
+    round_cost,
+)
+from lit_qagent.improve.decision import Contest, decide, refuse_unanswered
+from lit_qagent.improve.record import Record, lock_folder, open_record, round_folder
 from lit_qagent.improve.spec import Improve
-from lit_qagent.improve.tracking import Tracker
-from lit_qagent.stages import Command, costs, read_json, run_stages
+from lit_qagent.improve.tasks import check_tasks
+from lit_qagent.improve.tracking import RunStatus, Tracker
+from lit_qagent.stages import Command, costs, exit_code, read_json, run_stages
 
 _SHOWN = ("trees", "successes", "mean_best_reward", "requests")
 
@@ -56,21 +67,19 @@ def run_loop(spec: Improve, *, say: Callable[[str], None]) -> Record:
         say: Told what is going on.
 
     Raises:
-        ConfigError: The configs cannot work together.
+        ConfigError: The configs cannot work together, or the world lacks tasks that they name.
         StoreError: The folder is in use, or was made with other settings.
+        PolicyFailure: The policy left too many validation episodes without an answer; the next
+            run plays them again.
         subprocess.CalledProcessError: A stage failed, or was interrupted; what is finished is kept.
     """
     base = read_configs(spec)
     with lock_folder(spec.folder) as lock:
+        say("Looking for the tasks of all rounds in the world ...")
+        # Before the record is made, which other settings could not go on with.
+        check_tasks(spec, base)
         record = open_record(spec.folder, spec.settings() | {"configs": base})
-        loop = _Loop(spec, base, record, say=say, lock=lock)
-        try:
-            for number in range(len(record.rounds) + 1, spec.budget.rounds + 1):
-                loop.play_round(number)
-            record.status, record.why = "finished", f"{len(record.rounds)} rounds"
-        except BudgetSpent as stop:
-            record.status, record.why = "stopped", str(stop)
-        loop.end()
+        _Loop(spec, base, record, say=say, lock=lock).run()
     return record
 
 
@@ -96,6 +105,20 @@ class _Loop:
         self.agents = treatment_and_control(base["predict"])
         self._began = 0.0
 
+    def run(self) -> None:
+        """Run the rounds that are left, and write down how that ended, whatever ends it."""
+        record = self.record
+        try:
+            for number in range(len(record.rounds) + 1, self.spec.budget.rounds + 1):
+                self.play_round(number)
+        except BudgetSpent as stop:
+            self._end("stopped", str(stop))
+        except BaseException as error:
+            self._fail(error)
+            raise
+        else:
+            self._end("finished", f"{len(record.rounds)} rounds")
+
     def play_round(self, number: int) -> None:
         """Run what is left of a round, decide, and write it down."""
         record = self.record
@@ -117,7 +140,8 @@ class _Loop:
         finally:
             self._count_seconds(number)
             self._spend(refuse=False)
-        row = self._decide(plan) | {"stages": costs(done), "spent": dict(record.spent)}
+        row = self._decide(plan) | {"stages": costs(done)}
+        row |= {"cost": round_cost(record, number, self.spec.prices), "spent": dict(record.spent)}
         record.rounds.append(row)
         if row["accepted"]:
             record.accepted, record.checkpoint = number, str(plan.checkpoint)
@@ -125,18 +149,32 @@ class _Loop:
         self.tracker.log_round(row)
         self.say(f"\nRound {number}: {row['why']}")
 
-    def end(self) -> None:
-        """Write down how the loop ended."""
+    def _end(self, status: str, why: str) -> None:
+        self._note(status, why)
+        self._close_runs("FINISHED")
+
+    def _fail(self, error: BaseException) -> None:
+        self._note("stopped", f"{self.record.why}: {_reason(error)}")
+        try:
+            self._close_runs("KILLED" if _is_interruption(error) else "FAILED")
+        except Exception as other:  # a tracking server that is down must not hide what failed
+            self.say(f"MLflow's runs of this loop stay open: {other}")
+
+    def _note(self, status: str, why: str) -> None:
+        self.record.status, self.record.why = status, why
         self.record.save()
-        self.tracker.end({key: value for key, value in vars(self.record).items() if key != "path"})
+
+    def _close_runs(self, status: RunStatus) -> None:
+        values = {key: value for key, value in vars(self.record).items() if key != "path"}
+        self.tracker.end(values, status)
 
     def _plan(self, number: int) -> RoundPlan:
         record = self.record
         return RoundPlan(
             number=number,
-            folder=_folder(record, number),
+            folder=round_folder(record, number),
             accepted=Path(record.checkpoint) if record.checkpoint else None,
-            pairs=tuple(_folder(record, earlier) / "pairs" for earlier in range(1, number)),
+            pairs=tuple(round_folder(record, earlier) / "pairs" for earlier in range(1, number)),
             mlflow_run=self.tracker.round_run(number),
         )
 
@@ -164,14 +202,19 @@ class _Loop:
         self._began = time.monotonic()
 
     def _after(self, stage: Command, plan: RoundPlan) -> None:
-        """Count what a stage has cost; one that the budget has cut is not done."""
+        """Count what a stage has cost; one that was cut, or lacks answers, is not done."""
+        seconds = time.monotonic() - self._began
         self._count_seconds(plan.number)
-        if stage.name in ("collect", "predict"):
-            self._spend(refuse=False)
+        self._spend(refuse=False)
+        self.say(
+            f"{stage.name} took {seconds:,.0f} s; spent so far: {cost_text(self.record.spent)}"
+        )
         if stage.name == "collect":
             summary = read_json(plan.trees / "summary.json")
             if summary.get("stopped_by"):
                 refuse_overspending(self.record.spent, self.spec.budget.limits)
+        if stage.name == "predict":
+            refuse_unanswered(self._contest(plan), self.spec.accept)
 
     def _count_seconds(self, number: int) -> None:
         if self._began:
@@ -186,26 +229,45 @@ class _Loop:
             refuse_overspending(self.record.spent, self.spec.budget.limits)
 
     def _decide(self, plan: RoundPlan) -> dict[str, Any]:
-        record = self.record
-        agent, control = self.agents
-        before = _folder(record, record.accepted) / "predict" if record.accepted else None
-        contest = Contest(new=plan.results, agent=agent, before=before, control=control)
         card = read_json(plan.new_pairs / "card.json")
         summary = read_json(plan.trees / "summary.json")
-        first = self.spec.tasks.first_of(plan.number)
+        first, played = self.spec.tasks.first_of(plan.number), self.spec.validation
         return {
             "round": plan.number,
-            "guided_by": record.accepted,
+            "guided_by": self.record.accepted,
             "searched_tasks": [first, first + self.spec.tasks.per_round - 1],
+            "validation": {
+                "split": played.split,
+                "tasks": [played.first_task, played.first_task + played.num_tasks - 1],
+                "seeds": played.seeds,
+            },
             "collect": {key: summary[key] for key in _SHOWN},
             "pairs": card["num_pairs"],
             "checkpoint": str(plan.checkpoint),
-            **decide(contest, self.spec.accept),
+            **decide(self._contest(plan), self.spec.accept),
         }
 
+    def _contest(self, plan: RoundPlan) -> Contest:
+        record = self.record
+        agent, control = self.agents
+        before = round_folder(record, record.accepted) / "predict" if record.accepted else None
+        return Contest(new=plan.results, agent=agent, before=before, control=control)
 
-def _folder(record: Record, number: int) -> Path:
-    return record.folder / f"round_{number}"
+
+def _reason(error: BaseException) -> str:
+    """Say in words what ended a loop."""
+    if _is_interruption(error):
+        return "interrupted"
+    if isinstance(error, subprocess.CalledProcessError):
+        return f"python {' '.join(error.cmd)} ended with status {exit_code(error)}"
+    return str(error) or type(error).__name__
+
+
+def _is_interruption(error: BaseException) -> bool:
+    """Return whether Ctrl-C or SIGTERM came, here or in a stage."""
+    if isinstance(error, subprocess.CalledProcessError):
+        return exit_code(error) in (EXIT_INTERRUPTED, 128 + signal.SIGTERM)
+    return isinstance(error, KeyboardInterrupt)
 
 
 def _guide(record: Record) -> str:

@@ -22,7 +22,8 @@ class Record:
     Attributes:
         path: The file.
         settings: What decides the outcome, see `Improve.settings`, and the configs.
-        status: ``running``, ``stopped`` (by the budget) or ``finished``.
+        status: ``running`` (also of one that was killed), ``stopped`` (by the budget, Ctrl-C, a
+            failed stage or a policy without answers) or ``finished``.
         why: Why it is in that status, in words.
         accepted: Round of the Q-model accepted last; None before the first.
         checkpoint: Its folder.
@@ -57,6 +58,11 @@ class Record:
         """Count the wall time of a stage, finished or not."""
         key = str(round_number)
         self.seconds[key] = round(self.seconds.get(key, 0.0) + seconds, 1)
+
+
+def round_folder(record: Record, number: int) -> Path:
+    """Return the folder of a round; rounds count from 1."""
+    return record.folder / f"round_{number}"
 
 
 def open_record(folder: Path, settings: Mapping[str, Any]) -> Record:

@@ -59,7 +59,8 @@ class ValidationTasks:
 
     Attributes:
         num_tasks: Number of tasks.
-        split: Split of the world; never ``test``, which is for the final report.
+        split: Split of the world; never ``test``, which is for the final report. In a world that
+            has no other it is the one that is searched, with tasks that no round searches.
         first_task: Position of the first task in the split.
         seeds: One episode per agent, task and seed.
     """
@@ -73,8 +74,13 @@ class ValidationTasks:
         if self.split == "test":
             raise ConfigError(
                 "validation.split must not be 'test': choosing on the test tasks would spoil them "
-                "for the final report; take a validation split"
+                "for the final report; take a validation split, or training tasks that no round "
+                "searches"
             )
+        if self.first_task < 0:
+            raise ConfigError(f"validation.first_task must be >= 0, got {self.first_task}")
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise ConfigError(f"validation.seeds must be different numbers, got {self.seeds}")
         if self.num_tasks < 2:
             raise ConfigError(
                 f"validation.num_tasks must be >= 2, got {self.num_tasks}; an interval over tasks "
@@ -90,16 +96,23 @@ class Acceptance:
         min_tasks: Fewest validation tasks that have to be compared.
         max_missing: Largest share of the validation tasks on which an episode may be missing, as
             it failed: those that fail are seldom those that would have gone as the others did.
+        wait_for_answers: Where more are missing only as the policy gave no answer, stop, so that
+            the same command plays them again; false counts them like all others. It may change.
     """
 
     min_tasks: int = 10
     max_missing: float = 0.05
+    wait_for_answers: bool = True
 
     def __post_init__(self) -> None:
         if self.min_tasks < 2:
             raise ConfigError(f"accept.min_tasks must be >= 2, got {self.min_tasks}")
         if not 0 <= self.max_missing < 1:
             raise ConfigError(f"accept.max_missing must be in [0, 1), got {self.max_missing}")
+
+    def criteria(self) -> dict[str, Any]:
+        """Return what decides on a Q-model once its episodes are there."""
+        return {"min_tasks": self.min_tasks, "max_missing": self.max_missing}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,11 +197,12 @@ class Improve:
             )
 
     def settings(self) -> dict[str, Any]:
-        """Return what decides the outcome, as JSON values; the budget does not.
+        """Return what decides the outcome, as JSON values; budget and waiting do not.
 
         Defaults of ``accept`` are left out: loops of versions without it go on.
         """
-        accept = {"accept": asdict(self.accept)} if self.accept != Acceptance() else {}
+        criteria = self.accept.criteria()
+        accept = {"accept": criteria} if criteria != Acceptance().criteria() else {}
         return {
             "tasks": asdict(self.tasks),
             "validation": asdict(self.validation),

@@ -4,7 +4,7 @@ It talks to MLflow directly, as the process of a loop waits for hours and need n
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from lit_qagent.improve.configs import mlflow_logger
 from lit_qagent.improve.record import Record
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 LOOP = "loop"
+RunStatus = Literal["FINISHED", "FAILED", "KILLED"]
 _PARENT = "mlflow.parentRunId"
 
 
@@ -27,6 +28,7 @@ class Tracker:
     def __init__(self, fit: Mapping[str, Any], record: Record) -> None:
         self._record = record
         self._client: MlflowClient | None = None
+        self._open_round: str | None = None
         settings = mlflow_logger(fit)
         if settings is None:
             return
@@ -45,12 +47,15 @@ class Tracker:
             self._make_run(LOOP, f"improve {self._record.folder.name}", {})
 
     def round_run(self, number: int) -> str | None:
-        """Return the run of a round, under that of the loop; None without MLflow."""
+        """Return the run of a round, under that of the loop, open; None without MLflow."""
         if self._client is None:
             return None
         key = str(number)
-        if key not in self._record.mlflow:
+        if key in self._record.mlflow:
+            self._client.update_run(self._record.mlflow[key], status="RUNNING")
+        else:
             self._make_run(key, f"round {number}", {_PARENT: self._record.mlflow[LOOP]})
+        self._open_round = key
         return self._record.mlflow[key]
 
     def log_round(self, row: Mapping[str, Any]) -> None:
@@ -64,14 +69,23 @@ class Tracker:
                 self._client.log_metric(self._record.mlflow[key], name, value, step=number)
         self._client.set_tag(self._record.mlflow[str(number)], "decision", row["why"])
         self._client.set_terminated(self._record.mlflow[str(number)])
+        self._open_round = None
 
-    def end(self, record: Mapping[str, Any]) -> None:
-        """Close the loop's run, with the whole record in it."""
+    def end(self, record: Mapping[str, Any], status: RunStatus = "FINISHED") -> None:
+        """Close the loop's run, with the whole record in it, and that of a round cut short.
+
+        Args:
+            record: The record.
+            status: Of the loop's run; a round cut by the budget alone is KILLED.
+        """
         if self._client is None:
             return
         run = self._record.mlflow[LOOP]
         self._client.log_dict(run, dict(record), "improve.json")
-        self._client.set_terminated(run)
+        if self._open_round:
+            cut: RunStatus = "KILLED" if status == "FINISHED" else status
+            self._client.set_terminated(self._record.mlflow[self._open_round], status=cut)
+        self._client.set_terminated(run, status=status)
 
     def _make_run(self, key: str, name: str, tags: Mapping[str, str]) -> None:
         assert self._client is not None

@@ -1,6 +1,7 @@
 """Stands for the four commands: writes what a loop reads from them, with rewards from a file.
 
-``script.json`` beside the rounds says what each round's agents earn, and which stage fails once.
+``script.json`` beside the rounds says what each round's agents earn. A stage with a file
+``fails_<round>_<stage>`` ends once with the status in it, or 3 if it is empty.
 """
 
 import json
@@ -19,8 +20,9 @@ def main(name: str, config_path: Path, options: list[str]) -> None:
         file.write(json.dumps({"round": folder.name, "stage": name, "options": options}) + "\n")
     failing = folder.parent / f"fails_{folder.name}_{name}"
     if failing.exists():
+        status = int(failing.read_text() or 3)
         failing.unlink()
-        sys.exit(3)
+        sys.exit(status)
     {"collect": collect, "pairs": pairs, "fit": fit, "predict": predict}[name](
         config, script.get(folder.name, {}), options
     )
@@ -63,6 +65,9 @@ def predict(config: dict[str, Any], script: dict[str, Any], options: list[str]) 
             row |= {"prompt_tokens": 10, "generated_tokens": 5}
             if task_id in script.get("failed", {}).get(agent, []):
                 row |= {"reward": 0.0, "steps": [], "failure": "ContextOverflow: too long"}
+            if task_id in script.get("unanswered", {}).get(agent, []):
+                row |= {"reward": 0.0, "steps": [], "failure": "PolicyFailure: gone"}
+                row |= {"failure_kind": "policy failure"}
             lines.append(json.dumps(row) + "\n")
     (output / "trajectories.jsonl").write_text("".join(lines))
 

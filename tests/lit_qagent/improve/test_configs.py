@@ -66,10 +66,24 @@ def test_a_round_keeps_what_the_loop_does_not_decide(tmp_path: Path) -> None:
     assert made["collect"]["environment"] == data["environment"]
 
 
+def test_the_export_keeps_its_options_and_is_added_where_there_is_none(tmp_path: Path) -> None:
+    spec = quickstart(tmp_path, configs={"fit": CONFIGS / "fit_webshop.yaml"})
+    plan = RoundPlan(number=1, folder=tmp_path / "round_1")
+    folder = str(plan.checkpoint)
+    base = read_configs(spec)
+
+    [*_, export] = round_configs(base, spec, plan)["fit"]["trainer"]["callbacks"]
+
+    assert export["init_args"] == {"folder": folder, "dtype": "bfloat16"}
+    base["fit"]["trainer"]["callbacks"] = None
+    [export] = round_configs(base, spec, plan)["fit"]["trainer"]["callbacks"]
+    assert export["class_path"].endswith("ExportCheckpoint")
+    assert export["init_args"] == {"folder": folder}
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("collect", "split: valid", "searches split 'valid', and validation.split is 'valid'"),
         ("collect", "split: test", "searches split 'test'"),
         ("collect", "a: 1\na: 2", "given twice"),
         ("pairs", "- rule", "must hold the options of the command by name, got list"),
@@ -96,6 +110,11 @@ def test_values_out_of_range_are_refused() -> None:
         ValidationTasks(num_tasks=10, split="test")
     with pytest.raises(ConfigError, match="num_tasks must be >= 2, got 1"):
         ValidationTasks(num_tasks=1)
+    with pytest.raises(ConfigError, match=r"validation\.first_task must be >= 0, got -1"):
+        ValidationTasks(num_tasks=10, first_task=-1)
+    for seeds in ([], [0, 0]):
+        with pytest.raises(ConfigError, match=r"validation\.seeds must be different numbers"):
+            ValidationTasks(num_tasks=10, seeds=seeds)
     with pytest.raises(ConfigError, match="per_round must be >= 1, got 0"):
         RoundTasks(per_round=0)
     with pytest.raises(ConfigError, match=r"budget\.rounds must be > 0, got 0"):

@@ -18,12 +18,15 @@ from lightning.pytorch.loggers import MLFlowLogger
 from mlflow import MlflowClient
 
 from data_collection.cli import make_parser as collect_parser
+from lit_qagent.cli import main as lightning_main
 from lit_qagent.core.records import History, Message
+from lit_qagent.environments.webshop.manifests import load_manifest
 from lit_qagent.improve.command import main, make_parser
 from lit_qagent.improve.configs import RoundPlan, read_configs, round_configs
 from lit_qagent.improve.configs import write_configs as write_round
 from lit_qagent.improve.record import open_record
 from lit_qagent.improve.spec import Improve
+from lit_qagent.improve.tasks import check_tasks
 from lit_qagent.improve.tracking import Tracker
 from tests.tiny_model import save_tiny_model
 
@@ -220,13 +223,60 @@ def test_the_commands_runs_are_nested_in_the_round_and_that_in_the_loop(tmp_path
     assert runs["round 1"].data.tags["decision"] == "refused"
 
 
-def test_the_shipped_config_is_read_and_help_explains(capsys: pytest.CaptureFixture[str]) -> None:
-    spec = read_spec(["--config", str(ROOT / "configs/improve_quickstart.yaml")])
-    assert all((ROOT / path).is_file() for path in spec.configs.paths().values())
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Configs name each other from the project's folder."""
+    monkeypatch.chdir(ROOT)
+
+
+@pytest.mark.usefixtures("here")
+def test_the_quickstarts_world_has_the_tasks_of_its_loop() -> None:
+    spec = read_spec(["--config", "configs/improve_quickstart.yaml"])
+    base = read_configs(spec)
+    check_tasks(spec, base)
     assert spec.budget.rounds == 2
+
+
+@pytest.mark.usefixtures("here")
+def test_webshops_validation_goals_are_neither_searched_nor_held_out() -> None:
+    spec = read_spec(["--config", "configs/improve_webshop.yaml"])
+    collect, predict = (read_configs(spec)[name] for name in ("collect", "predict"))
+    world = collect["environment"]["init_args"]
+    assert predict["data"]["init_args"]["environment"]["init_args"] == world
+    assert (world["goals"], world["splits"]) == ("synthetic", "official")
+    goals = load_manifest("official", goals="synthetic", num_goals=6910).splits
+    asked, searched = spec.validation, spec.tasks.first_task
+    assert (asked.split, collect["split"]) == ("train", "train")
+    decide = goals["train"][asked.first_task :][: asked.num_tasks]
+    learn = goals["train"][searched:][: spec.budget.rounds * spec.tasks.per_round]
+    assert len(decide) == asked.num_tasks >= 100
+    assert set(decide) <= set(range(500, 1500))  # what docs/results.md calls validation
+    assert len(learn) == spec.budget.rounds * spec.tasks.per_round
+    assert not set(decide) & set(learn)
+    assert searched == collect["first_task"]
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize("name", ["quickstart", "webshop"])
+def test_the_commands_understand_the_configs_of_a_shipped_loop(name: str, tmp_path: Path) -> None:
+    spec = read_spec(["--config", f"configs/improve_{name}.yaml"])
+    plan = RoundPlan(number=2, folder=tmp_path, accepted=tmp_path / "checkpoint")
+    paths = write_round(round_configs(read_configs(spec), spec, plan), tmp_path)
+    for command in ("collect", "pairs"):
+        collect_parser().parse_args([command, "--config", str(paths[command])])
+    for command in ("fit", "predict"):
+        # Parsed, printed and nothing else.
+        with pytest.raises(SystemExit) as ended:
+            lightning_main([command, "--config", str(paths[command]), "--print_config"])
+        assert ended.value.code == 0
+
+
+def test_help_explains(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         make_parser().parse_args(["--help"])
-    assert "The same command goes on" in " ".join(capsys.readouterr().out.split())
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "The same command goes on" in printed
+    assert "a config for each of collect, pairs, fit and predict" in printed
 
 
 def test_a_loop_on_test_tasks_is_refused_by_the_command(capsys: pytest.CaptureFixture[str]) -> None:

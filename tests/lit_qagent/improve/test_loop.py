@@ -7,49 +7,19 @@ from typing import Any
 import pytest
 import yaml
 
-from lit_qagent.core.errors import ConfigError, StoreError
+from lit_qagent.core.errors import ConfigError, PolicyFailure, StoreError
 from lit_qagent.evaluation.cost import Prices
-from lit_qagent.improve.loop import RoundStage, run_loop
+from lit_qagent.improve.loop import run_loop
 from lit_qagent.improve.record import Record, lock_folder
 from lit_qagent.improve.spec import (
     Acceptance,
     Improve,
     LoopBudget,
-    RoundTasks,
-    StageConfigs,
     ValidationTasks,
 )
 
-SCRIPT = Path(__file__).parent / "scripted_command.py"
-AGENTS = {"q_guided": {"selector": "Q"}, "random_of_n": {"selector": "R"}}
 LOW, HIGH, HIGHER = [0.2, 0.3] * 6, [0.5, 0.6] * 6, [0.8, 0.9] * 6
 STAGES = ["collect", "pairs", "fit", "predict"]
-
-
-@pytest.fixture
-def spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Improve:
-    """A loop whose commands are scripted."""
-    monkeypatch.setattr(
-        RoundStage,
-        "arguments",
-        property(lambda self: [str(SCRIPT), self.name, str(self.config), *self.options]),
-    )
-    configs = {
-        "collect": {"search": {"num_iterations": 4}, "seed": 5},
-        "pairs": {"rule": "paper"},
-        "fit": {"model": {"backbone": {"name": "tiny"}}, "data": {"init_args": {}}},
-        "predict": {"data": {"class_path": "E", "init_args": {"agents": AGENTS}}},
-    }
-    for name, config in configs.items():
-        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(config))
-    paths = {name: tmp_path / f"{name}.yaml" for name in configs}
-    return Improve(
-        folder=tmp_path / "loop",
-        configs=StageConfigs(**paths),
-        tasks=RoundTasks(per_round=4, first_task=2),
-        validation=ValidationTasks(num_tasks=12),
-        budget=LoopBudget(rounds=3),
-    )
 
 
 def script(spec: Improve, **rounds: dict[str, Any]) -> None:
@@ -65,6 +35,12 @@ def run(spec: Improve) -> Record:
 def calls(spec: Improve) -> list[tuple[str, str]]:
     lines = (spec.folder / "calls.jsonl").read_text().splitlines()
     return [(row["round"], row["stage"]) for row in map(json.loads, lines)]
+
+
+def saved(spec: Improve) -> dict[str, Any]:
+    """Return the record on the disk."""
+    record: dict[str, Any] = json.loads((spec.folder / "improve.json").read_text())
+    return record
 
 
 def config(spec: Improve, round_number: int, name: str) -> dict[str, Any]:
@@ -95,8 +71,7 @@ def test_a_model_is_accepted_only_if_the_interval_says_better(spec: Improve) -> 
     assert third["compared_with"] == f"q_guided of {spec.folder / 'round_1' / 'predict'}"
     assert third["difference"]["low"] > 0
     assert third["reward_before"] == pytest.approx(0.55)
-    saved = json.loads((spec.folder / "improve.json").read_text())
-    assert saved["rounds"] == record.rounds
+    assert saved(spec)["rounds"] == record.rounds
 
 
 def decision(spec: Improve, **changes: Any) -> dict[str, Any]:  # noqa: ANN401
@@ -124,6 +99,52 @@ def test_a_small_share_of_missing_tasks_may_be_allowed(spec: Improve) -> None:
 
     assert row["why"] == "accepted: the 95 % interval [+0.300, +0.300] lies above zero"
     assert row["tasks"] == 11
+
+
+@pytest.mark.parametrize("gone", ["q_guided", "random_of_n"])
+def test_episodes_that_the_policy_left_unanswered_are_played_again(
+    spec: Improve, gone: str
+) -> None:
+    unanswered = {gone: ["task-10", "task-11"]}
+    rewards = {"q_guided": HIGH, "random_of_n": LOW}
+    script(spec, round_1={**rewards, "unanswered": unanswered})
+    spec = replace(spec, budget=LoopBudget(rounds=1))
+
+    with pytest.raises(PolicyFailure) as caught:
+        run(spec)
+    with pytest.raises(PolicyFailure):  # it may be away for longer
+        run(spec)
+
+    message = str(caught.value)
+    assert message.startswith("the policy gave no answer in 2 episodes, the last: PolicyFailure: g")
+    assert "missing on 2 of 12 validation tasks, more than 5 %" in message
+    assert "the same command plays them again" in message
+    assert saved(spec)["status"] == "stopped"
+    assert saved(spec)["why"].startswith("round 1: the policy gave no answer in 2 episodes")
+    assert saved(spec)["rounds"] == []
+    script(spec, round_1=rewards)  # it is back
+    [row] = run(spec).rounds
+    assert row["accepted"] is True
+    assert calls(spec) == [("round_1", name) for name in [*STAGES, "predict", "predict"]]
+
+
+def test_episodes_without_an_answer_count_as_missing_where_that_is_asked_for(
+    spec: Improve,
+) -> None:
+    unanswered = {"q_guided": ["task-10", "task-11"]}
+    with pytest.raises(PolicyFailure, match=r"--accept.wait_for_answers false"):
+        decision(spec, unanswered=unanswered)
+
+    # The same folder goes on.
+    row = decision(replace(spec, accept=Acceptance(wait_for_answers=False)), unanswered=unanswered)
+
+    assert row["why"].startswith("refused: episodes are missing on 2 of 12 tasks")
+
+
+def test_no_answer_is_waited_for_that_would_change_nothing(spec: Improve) -> None:
+    failed = {"q_guided": ["task-3"]}
+    row = decision(spec, failed=failed, unanswered={"q_guided": ["task-10"]})
+    assert row["why"].startswith("refused: episodes are missing on 2 of 12 tasks")
 
 
 def test_few_tasks_decide_nothing(spec: Improve) -> None:
@@ -192,6 +213,7 @@ def test_every_round_searches_new_tasks_and_trains_on_all_pairs(spec: Improve) -
     asked = [config(spec, number, "collect") for number in (1, 2, 3)]
     assert [(one["first_task"], one["num_tasks"]) for one in asked] == [(2, 4), (6, 4), (10, 4)]
     assert [one["seed"] for one in asked] == [5, 6, 7]
+    assert record.rounds[2]["validation"] == {"split": "valid", "tasks": [0, 11], "seeds": [0]}
     assert [row["searched_tasks"] for row in record.rounds] == [[2, 5], [6, 9], [10, 13]]
     folders = [str(spec.folder / f"round_{number}" / "pairs") for number in (1, 2, 3)]
     assert config(spec, 1, "fit")["data"]["init_args"]["pairs"] == folders[0]
@@ -212,7 +234,10 @@ def test_a_failed_stage_stops_the_loop_and_the_next_run_goes_on_there(spec: Impr
     with pytest.raises(subprocess.CalledProcessError):
         run(spec)
 
-    assert json.loads((spec.folder / "improve.json").read_text())["status"] == "running"
+    stopped = saved(spec)
+    assert stopped["status"] == "stopped"
+    assert stopped["why"].startswith("round 2: python ")
+    assert stopped["why"].endswith("fit.yaml ended with status 3")
     assert calls(spec) == [("round_1", name) for name in STAGES] + [
         ("round_2", name) for name in STAGES[:3]
     ]
@@ -245,8 +270,18 @@ def test_a_budget_stops_the_loop_and_a_raised_one_goes_on(spec: Improve) -> None
     assert (record.status, record.why) == ("stopped", "44 of 40 requests are spent")
     assert len(record.rounds) == 1
     assert record.spent["tokens"] == 2 * 1100 + 24 * 15
+    [row] = record.rounds
+    assert row["cost"]["requests"] == row["spent"]["requests"] == 34
+    assert record.spent["requests"] == 44
     assert calls(spec)[4:] == [("round_2", "collect")]
-    more = run(replace(spec, budget=LoopBudget(rounds=2, requests=1000)))
+    said: list[str] = []
+    more = run_loop(replace(spec, budget=LoopBudget(rounds=2, requests=1000)), say=said.append)
+    assert more.rounds[1]["cost"] == more.rounds[0]["cost"] | {
+        "seconds": more.rounds[1]["cost"]["seconds"]
+    }
+    assert more.rounds[1]["spent"]["requests"] == 68
+    [line] = [text for text in said if text.startswith("predict took")]
+    assert line.endswith("68 requests, 2,920 tokens")
     assert more.status == "finished"
     assert calls(spec)[5:] == [("round_2", name) for name in STAGES[1:]]
 
@@ -295,6 +330,17 @@ def test_other_settings_or_configs_are_refused_by_name(spec: Improve, tmp_path: 
     (tmp_path / "pairs.yaml").write_text("rule: adjacent")
     with pytest.raises(StoreError, match=r"configs.pairs.rule: \"paper\" there, \"adjacent\" now"):
         run(one)
+
+
+def test_tasks_that_the_world_lacks_are_refused_before_anything_is_run(spec: Improve) -> None:
+    script(spec, round_1={"q_guided": LOW, "random_of_n": LOW})
+
+    with pytest.raises(ConfigError, match=r"lower budget\.rounds"):
+        run(replace(spec, budget=LoopBudget(rounds=4)))
+
+    assert not (spec.folder / "calls.jsonl").exists()
+    # The folder is still free for other settings.
+    assert run(replace(spec, train_on="new", budget=LoopBudget(rounds=1))).status == "finished"
 
 
 def test_two_loops_do_not_share_a_folder(spec: Improve) -> None:
