@@ -34,6 +34,7 @@ from lit_qagent.core.records import (
     Sampling,
     Step,
     Task,
+    total_cost,
 )
 from lit_qagent.environments.base import Environment, Outcome
 from lit_qagent.environments.splits import SplitSizes
@@ -122,13 +123,11 @@ class Watched(Policy):
         answers: list[Proposal] = []
         parts = [(1, (seed or 0) + i) for i in range(n)] if self.one_by_one else [(n, seed)]
         for count, part_seed in parts:
-            answers += await self.policy.propose(messages, count, sampling, seed=part_seed)
-            self.asked.append(Asked(messages, count, part_seed, answers[-1].prompt_tokens))
-        self.usage.add(
-            requests=len(parts),
-            prompt_tokens=answers[0].prompt_tokens,
-            generated_tokens=sum(answer.num_tokens for answer in answers),
-        )
+            drawn = await self.policy.propose(messages, count, sampling, seed=part_seed)
+            cost = total_cost(drawn)
+            self.asked.append(Asked(messages, count, part_seed, cost.prompt_tokens))
+            self.usage.add(cost)
+            answers += drawn
         return answers
 
     def settings(self) -> dict[str, Any]:

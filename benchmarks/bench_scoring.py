@@ -3,7 +3,7 @@
 All three compute beta * (log pi - log pi_ref) of the same candidates with SmolLM2-135M in float32:
 
 ours      keys and values kept over the episode, candidates as branches, one copy of the weights
-original  two whole models, one full forward pass per candidate, logits of all positions
+original  two whole models without an adapter, one full forward pass per candidate, all logits
 batched   one copy of the weights, the candidates of a step as a batch of full sequences
 scalar    as ours with a scalar head, which needs no reference pass and no logits
 base      what all of them need before the first weight is read: imports, tokenizer, the episode
@@ -116,15 +116,16 @@ def run_ours(num_candidates: int, head: QHead | None = None) -> dict[str, Any]:
 
 def run_original(num_candidates: int) -> dict[str, Any]:
     """Score the first candidate of the first, the middle and the last step."""
-    policy, reference = load_q_model().backbone, load_q_model().backbone
+    # Two plain models, as the original has them: the adapter is part of the policy's weights.
+    policy = load_q_model().backbone.model.merge_and_unload()
+    reference = load_q_model().backbone.model.unload()
     renderer = make_renderer()
     episode = make_episode(num_candidates)
     rendered = [renderer.render(*episode[index])[0] for index in ORIGINAL_STEPS]
     began = time.process_time()
-    with reference.reference(), torch.inference_mode():
+    with torch.inference_mode():
         scores = [
-            [BETA * (full_log_prob(policy.model, s) - full_log_prob(reference.model, s))]
-            for s in rendered
+            [BETA * (full_log_prob(policy, s) - full_log_prob(reference, s))] for s in rendered
         ]
     return result(scores, len(rendered), time.process_time() - began)
 

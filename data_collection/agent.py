@@ -98,10 +98,10 @@ class _Move:
     chosen: int
 
     def decision(self, dropped_steps: int) -> Decision:
-        """Return it as a decision; its tokens are counted with the search."""
+        """Return it as a decision without a cost, which is counted with the search."""
         proposals = tuple(Proposal(text=action, num_tokens=0) for action in self.actions)
         return Decision(
-            proposed=Proposals(proposals=proposals, dropped_steps=dropped_steps, num_batches=0),
+            proposed=Proposals(proposals=proposals, dropped_steps=dropped_steps),
             selection=Selection(index=self.chosen, scores=self.values),
         )
 

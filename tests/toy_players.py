@@ -53,7 +53,8 @@ class WordPolicy(Policy):
         rng = random.Random(seed)
         texts = [f"pick[{rng.choice(words)}]" for _ in range(n)]
         self.calls.append((tuple(messages), n, texts))
-        return [Proposal(text=text, num_tokens=3, prompt_tokens=20) for text in texts]
+        proposals = [Proposal(text=text, num_tokens=3) for text in texts]
+        return self.charge(proposals, prompt_tokens=20, generated_tokens=3 * n)
 
     def settings(self) -> dict[str, Any]:
         return {"name": "words", "temperament": self.temperament}

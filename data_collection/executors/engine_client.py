@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from data_collection.executors.lost import ActorLost
 from data_collection.gate import Gate
 from lit_qagent.core.errors import ContextOverflow, PolicyFailure, QAgentError
-from lit_qagent.core.records import Constraint, Message, Proposal, Sampling
+from lit_qagent.core.records import Constraint, Message, Proposal, Sampling, total_cost
 from lit_qagent.policies.base import Policy
 
 _REST_S = 5.0
@@ -81,7 +81,7 @@ class EngineClient(Policy):
                 self._rest()
             raise answer
         self._rests_until = 0.0
-        self.usage.add(generated_tokens=sum(each.num_tokens for each in answer))
+        self.usage.add(total_cost(answer))
         return answer
 
     def settings(self) -> dict[str, Any]:

@@ -164,7 +164,7 @@ async def _take_step(
         )
     finally:
         if oracle:
-            played.usage.add(**oracle.usage.to_dict())
+            played.usage.add(oracle.usage)
             played.extra_steps += oracle.num_steps
     step = await branch.act(decision.action)
     played.decisions.append(decision)

@@ -7,7 +7,16 @@ from dataclasses import dataclass
 from lit_qagent.agents.prompts import PromptSpec, action_constraint, add_notes
 from lit_qagent.agents.selection import Scorer, Selection, Selector
 from lit_qagent.core.errors import ConfigError, ContextOverflow
-from lit_qagent.core.records import Constraint, History, Observation, Proposal, Sampling, Usage
+from lit_qagent.core.records import (
+    Constraint,
+    History,
+    Observation,
+    Proposal,
+    RequestCost,
+    Sampling,
+    Usage,
+    total_cost,
+)
 from lit_qagent.core.seeds import derive_seed
 from lit_qagent.policies.base import Policy
 
@@ -19,44 +28,22 @@ class Proposals:
     Attributes:
         proposals: At least one.
         dropped_steps: Oldest steps left out of the prompt because the context was too short.
-        num_batches: How many times the policy was asked, each time with the whole prompt.
     """
 
     proposals: tuple[Proposal, ...]
     dropped_steps: int = 0
-    num_batches: int = 1
 
     def joined(self, other: "Proposals") -> "Proposals":
         """Return these and then others for the same prompt, as one."""
         return Proposals(
             proposals=self.proposals + other.proposals,
             dropped_steps=max(self.dropped_steps, other.dropped_steps),
-            num_batches=self.num_batches + other.num_batches,
-        )
-
-    def count(self, usage: Usage) -> None:
-        """Add what they cost to a usage."""
-        usage.add(
-            requests=self.requests,
-            prompt_tokens=self.prompt_tokens,
-            generated_tokens=self.generated_tokens,
         )
 
     @property
-    def requests(self) -> int:
-        """Requests it took, those of re-prompts included."""
-        return self.num_batches + sum(proposal.extra.requests for proposal in self.proposals)
-
-    @property
-    def prompt_tokens(self) -> int:
-        """Tokens of the shared prompt, once a batch, and of the prompts of re-prompts."""
-        extra = sum(proposal.extra.prompt_tokens for proposal in self.proposals)
-        return self.num_batches * self.proposals[0].prompt_tokens + extra
-
-    @property
-    def generated_tokens(self) -> int:
-        """Tokens of all proposals, and of answers that a re-prompt replaced."""
-        return sum(each.num_tokens + each.extra.generated_tokens for each in self.proposals)
+    def cost(self) -> RequestCost:
+        """What the policy has stated that they cost."""
+        return total_cost(self.proposals)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -163,7 +150,7 @@ class GuidedAgent:
                 seed=derive_seed(seed, len(proposed.proposals)) if proposed else seed,
             )
             if usage is not None:
-                batch.count(usage)
+                usage.add(batch.cost)
             proposed = proposed.joined(batch) if proposed else batch
             selection = await self.selector.select(
                 history, proposed.proposals, rng=random.Random(seed), scorer=values

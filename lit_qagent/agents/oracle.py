@@ -69,7 +69,7 @@ class TrueReturns:
                 constraint=action_constraint(branch.observation, agent.prompt),
                 seed=derive_seed(seed, num_steps),
             )
-            proposed.count(self.usage)
+            self.usage.add(proposed.cost)
             history = extend_history(history, await branch.act(proposed.proposals[0].text))
             num_steps += 1
         self.num_steps += num_steps

@@ -148,7 +148,7 @@ class Reflexion(Trials):
             constraint=None,
             seed=derive_seed(seed, "reflect"),
         )
-        written.count(usage)
+        usage.add(written.cost)
         if written.dropped_steps == history.num_steps:
             return ""
         return " ".join(written.proposals[0].text.split())
@@ -172,7 +172,7 @@ def _costs_of(earlier: list[Episode], usage: Usage) -> Iterator[None]:
 def _with_all_costs(chosen: Episode, played: list[Episode], usage: Usage) -> Episode:
     """Return an episode that bears the cost of all trials, and of a usage besides."""
     for episode in played:
-        usage.add(**episode.usage.to_dict())
+        usage.add(episode.usage)
     steps = sum(len(episode.trajectory.steps) + episode.extra_steps for episode in played)
     return Episode(
         trajectory=chosen.trajectory,

@@ -1,6 +1,6 @@
 """The records that travel between layers: frozen, keyword-only, standard library only."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -143,12 +143,20 @@ class History:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ExtraCost:
-    """Requests and tokens of answers that were asked for again."""
+class RequestCost:
+    """Requests that were sent, and the tokens of their prompts and answers."""
 
     requests: int = 0
     prompt_tokens: int = 0
     generated_tokens: int = 0
+
+    def __add__(self, other: "RequestCost") -> "RequestCost":
+        """Return the cost of both."""
+        return RequestCost(
+            requests=self.requests + other.requests,
+            prompt_tokens=self.prompt_tokens + other.prompt_tokens,
+            generated_tokens=self.generated_tokens + other.generated_tokens,
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -157,19 +165,24 @@ class Proposal:
 
     Attributes:
         text: The whole message.
-        num_tokens: Generated tokens.
-        prompt_tokens: Tokens of the prompt; the n proposals of one request share one prompt.
+        num_tokens: Tokens of its own that were sampled; 0 if it was certain.
         log_prob: Sum over the tokens, natural log; None if the policy does not say.
         finish_reason: ``stop``, or ``length`` if the token limit cut it.
-        extra: What asking for it again has cost beyond its own prompt and tokens.
+        cost: What was sent and generated for it, as the policy states it: the first proposal of a
+            request bears all of the request, the others and copies bear nothing. The costs of all
+            proposals add up to what the policy counts in its `Usage`.
     """
 
     text: str
     num_tokens: int
-    prompt_tokens: int = 0
     log_prob: float | None = None
     finish_reason: str = "stop"
-    extra: ExtraCost = ExtraCost()
+    cost: RequestCost = RequestCost()
+
+
+def total_cost(proposals: Iterable[Proposal]) -> RequestCost:
+    """Return what proposals have cost together."""
+    return sum((proposal.cost for proposal in proposals), RequestCost())
 
 
 @dataclass(frozen=True, kw_only=True)  # no slots: jsonargparse reads the defaults by vars()
@@ -225,11 +238,11 @@ class Usage:
     prompt_tokens: int = 0
     generated_tokens: int = 0
 
-    def add(self, *, requests: int = 0, prompt_tokens: int = 0, generated_tokens: int = 0) -> None:
+    def add(self, cost: "RequestCost | Usage") -> None:
         """Count one more answer."""
-        self.requests += requests
-        self.prompt_tokens += prompt_tokens
-        self.generated_tokens += generated_tokens
+        self.requests += cost.requests
+        self.prompt_tokens += cost.prompt_tokens
+        self.generated_tokens += cost.generated_tokens
 
     def to_dict(self) -> dict[str, int]:
         """Return the counts as plain values."""

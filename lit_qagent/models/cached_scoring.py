@@ -56,7 +56,8 @@ class CachedScoring:
 
     Args:
         q_model: What to score with.
-        max_bytes: Most memory for keys and values.
+        max_bytes: Most memory for keys and values, those of the call in flight included; it is
+            exceeded only by the histories of one call that together need more.
     """
 
     def __init__(self, q_model: QModel, *, max_bytes: int) -> None:
@@ -90,6 +91,7 @@ class CachedScoring:
     def _run(self, parts: list[_Part]) -> list[list[float]]:
         if not parts:
             return []
+        self.cache.make_room(sum(len(part.row.token_ids) for part in parts))
         call = _lay_out(parts, self._q_model.backbone.language_model.device)
         self.computed_tokens += call.token_ids.shape[1]
         head = self._q_model.head

@@ -9,7 +9,7 @@ from lit_qagent.core.records import History
 from lit_qagent.data.rendering import SequenceRenderer
 from lit_qagent.data.tokenizers import check_tokenizer
 from lit_qagent.models.export import load_q_model, read_checkpoint
-from lit_qagent.models.scorer import QScorer
+from lit_qagent.models.scorer import DEFAULT_CACHE_GB, QScorer, check_cache_gb
 from lit_qagent.models.specs import BackboneSpec
 from lit_qagent.policies.chat import load_renderer
 from lit_qagent.policies.pretrained import resolve_model
@@ -21,14 +21,23 @@ class CheckpointScorer:
     Args:
         checkpoint: Folder that ``fit`` wrote.
         backbone: Where its base model is and how to hold it; None takes what the checkpoint says.
+        cache_gb: Most memory (1e9 bytes) for keys and values of histories; see `QScorer`.
 
     Raises:
         CheckpointError: The folder is no checkpoint, or an incomplete one.
+        ConfigError: ``cache_gb`` is below 0.
     """
 
-    def __init__(self, checkpoint: Path, backbone: BackboneSpec | None = None) -> None:
+    def __init__(
+        self,
+        checkpoint: Path,
+        backbone: BackboneSpec | None = None,
+        cache_gb: float = DEFAULT_CACHE_GB,
+    ) -> None:
+        check_cache_gb("CheckpointScorer.cache_gb", cache_gb)
         self.checkpoint = Path(checkpoint)
         self.backbone = backbone
+        self.cache_gb = cache_gb
         self._card = read_checkpoint(self.checkpoint)
         self._lock = threading.Lock()
         self._scorer: QScorer | None = None
@@ -61,5 +70,6 @@ class CheckpointScorer:
                 chat = load_renderer(resolve_model(spec.name), spec.revision)
                 check_tokenizer(chat, self._card.lineage)
                 renderer = SequenceRenderer(chat, self._card.max_length)
-                self._scorer = QScorer(load_q_model(self.checkpoint, self.backbone), renderer)
+                q_model = load_q_model(self.checkpoint, self.backbone)
+                self._scorer = QScorer(q_model, renderer, cache_gb=self.cache_gb)
             return self._scorer

@@ -1,6 +1,6 @@
 """Keys and values of scored histories, kept so that an episode never computes a token twice."""
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -13,6 +13,7 @@ from lit_qagent.data.rendering import TokenSequence
 from lit_qagent.models.cached_attention import LayerMemory
 
 _Ids = np.ndarray[tuple[int], np.dtype[np.int64]]
+_MAX_GONE = 1024  # prompts remembered after their keys and values are gone
 
 
 class KeptHistory(NamedTuple):
@@ -50,17 +51,24 @@ class _Entry:
 class HistoryCache:
     """The histories used last, up to a number of bytes.
 
+    Attributes:
+        num_recomputed: Histories that were asked for again after they had gone for lack of room.
+
     Args:
-        max_bytes: Most memory for keys and values; the one used longest ago goes first.
+        max_bytes: Most memory for keys and values; the one used longest ago goes first. With 0
+            nothing is kept, so nothing goes.
         passes: Names of the passes a history is kept for.
     """
 
     def __init__(self, max_bytes: int, passes: Sequence[str]) -> None:
         self.max_bytes = max_bytes
         self.num_bytes = 0
+        self.num_recomputed = 0
         self._passes = tuple(passes)
         self._entries: OrderedDict[int, _Entry] = OrderedDict()
         self._next_key = 0
+        self._bytes_per_token = 0.0  # of all passes; known once a history was stored
+        self._gone: deque[_Ids] = deque(maxlen=_MAX_GONE)
 
     def __len__(self) -> int:
         """Return the number of histories."""
@@ -69,6 +77,7 @@ class HistoryCache:
     def clear(self) -> None:
         """Forget everything, as after a change of the weights."""
         self._entries.clear()
+        self._gone.clear()
         self.num_bytes = 0
 
     def find(self, prompt_ids: Sequence[int], num_tokens: int) -> KeptHistory:
@@ -88,6 +97,7 @@ class HistoryCache:
             length, sequence = entry.match(prompt)
             if length > best_length:
                 best_length, best_key, best_sequence = length, key, sequence
+        self._count_recomputed(prompt, best_length)
         if not best_length:
             return KeptHistory(0, {name: self._empty(num_tokens) for name in self._passes})
         entry = self._entries[best_key]
@@ -103,6 +113,14 @@ class HistoryCache:
         else:
             self._entries.move_to_end(best_key)
         return KeptHistory(best_length, kept)
+
+    def make_room(self, num_tokens: int) -> None:
+        """Let histories go until those of a call fit in beside what stays.
+
+        Args:
+            num_tokens: Tokens of the call's histories and candidates, kept ones included.
+        """
+        self._shrink(self.max_bytes - num_tokens * self._bytes_per_token)
 
     def store(
         self,
@@ -127,11 +145,27 @@ class HistoryCache:
         self._entries[self._next_key] = entry
         self._next_key += 1
         self.num_bytes += entry.num_bytes
-        while self.num_bytes > self.max_bytes and self._entries:
-            self._forget(next(iter(self._entries)))
+        self._bytes_per_token = entry.num_bytes / len(row.token_ids)
+        self._shrink(self.max_bytes)
 
     def _empty(self, num_tokens: int) -> LayerMemory:
         return LayerMemory(num_new=num_tokens)
+
+    def _shrink(self, max_bytes: float) -> None:
+        """Let the histories used longest ago go until the others keep to a size."""
+        while self.num_bytes > max_bytes and self._entries:
+            key, entry = next(iter(self._entries.items()))
+            self._forget(key)
+            if self.max_bytes:
+                self._gone.append(entry.prompt[:-1].copy())
+
+    def _count_recomputed(self, prompt: _Ids, kept_length: int) -> None:
+        """Count a prompt that goes on from a history that is gone."""
+        for number, gone in enumerate(self._gone):
+            if kept_length < len(gone) == _common_prefix(gone, prompt):
+                self.num_recomputed += 1
+                del self._gone[number]
+                return
 
     def _forget(self, key: int) -> None:
         self.num_bytes -= self._entries.pop(key).num_bytes

@@ -2,10 +2,18 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from lit_qagent.core.errors import ConfigError, ContextOverflow
-from lit_qagent.core.records import Constraint, Message, Proposal, Sampling, Usage
+from lit_qagent.core.records import (
+    Constraint,
+    Message,
+    Proposal,
+    RequestCost,
+    Sampling,
+    Usage,
+)
 
 
 class Policy(ABC):
@@ -33,6 +41,9 @@ class Policy(ABC):
     ) -> list[Proposal]:
         """Return n sampled actions for one prompt, in one request.
 
+        What it has cost stands on the actions (`Proposal.cost`) and is counted in `usage`; `charge`
+        does both.
+
         Args:
             messages: The chat, ending with a user message.
             n: Number of samples, >= 1.
@@ -49,6 +60,23 @@ class Policy(ABC):
     @abstractmethod
     def settings(self) -> dict[str, Any]:
         """Return what identifies this policy in manifests and reports; never a secret."""
+
+    def charge(
+        self, proposals: Sequence[Proposal], *, prompt_tokens: int, generated_tokens: int
+    ) -> list[Proposal]:
+        """Count one request that was answered, and state its cost on its first proposal.
+
+        Args:
+            proposals: What the request has brought.
+            prompt_tokens: Tokens of its prompt.
+            generated_tokens: Tokens generated for it, those of answers nobody uses included.
+        """
+        cost = RequestCost(
+            requests=1, prompt_tokens=prompt_tokens, generated_tokens=generated_tokens
+        )
+        self.usage.add(cost)
+        first = [replace(proposal, cost=proposal.cost + cost) for proposal in proposals[:1]]
+        return [*first, *proposals[1:]]
 
     async def close(self) -> None:  # noqa: B027 (most policies hold nothing to close)
         """Release what the policy holds; it is not used afterwards."""
@@ -74,6 +102,11 @@ def check_request(n: int, constraint: Constraint | None) -> None:
             f"Constraint.choices lists {twice!r} more than once; the world must list each "
             "command once"
         )
+
+
+def copies(proposal: Proposal, n: int) -> list[Proposal]:
+    """Return n of an answer that was generated once, so only the first bears its cost."""
+    return [proposal, *[replace(proposal, cost=RequestCost())] * (n - 1)]
 
 
 def check_room(prompt_tokens: int, action_tokens: int, max_model_len: int) -> None:

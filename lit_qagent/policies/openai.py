@@ -2,12 +2,12 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 from lit_qagent.core.errors import ConfigError
-from lit_qagent.core.records import Constraint, ExtraCost, Message, Proposal, Sampling
-from lit_qagent.policies.base import Policy, check_request
+from lit_qagent.core.records import Constraint, Message, Proposal, Sampling
+from lit_qagent.policies.base import Policy, check_request, copies
 from lit_qagent.policies.openai_answers import Answer, Api
 from lit_qagent.policies.openai_dialect import Dialect
 from lit_qagent.policies.openai_http import Endpoint, EndpointSpec
@@ -95,8 +95,8 @@ class OpenAIPolicy(Policy):
         """Return n samples.
 
         At temperature 0 all n are one answer. Tokens are reported per request, so those of its
-        choices are equal shares that add up to it. Where n samples took several requests, each
-        further one is in the ``extra`` of its first sample.
+        choices are equal shares that add up to it. Where n samples took several requests, each is
+        in the ``cost`` of its first sample.
 
         Raises:
             ConfigError: See `Policy.propose`; or a constraint without ``structured_outputs``, or a
@@ -107,7 +107,7 @@ class OpenAIPolicy(Policy):
         check_request(n, constraint)
         body = self._body(messages, sampling, constraint)
         if sampling.temperature == 0:
-            return (await self._draw(body, 1, seed)) * n
+            return copies((await self._draw(body, 1, seed))[0], n)
         return await self._draw(body, n, seed)
 
     def settings(self) -> dict[str, Any]:
@@ -169,7 +169,7 @@ class OpenAIPolicy(Policy):
             else:
                 batches = [await self._request(body, rest, next_seed)]
             for batch in batches:
-                proposals += _as_further(batch) if proposals else batch
+                proposals += batch
         return proposals
 
     async def _draw_apart(
@@ -206,19 +206,16 @@ class OpenAIPolicy(Policy):
         if generated is None:
             self.num_estimated += 1
             generated = sum(-(-len(text) // _CHARACTERS_PER_TOKEN) for text in answer.texts)
-        self.usage.add(requests=1, prompt_tokens=answer.prompt_tokens, generated_tokens=generated)
         share, rest = divmod(generated, len(answer.texts))
         whole = zip(answer.texts, answer.finish_reasons, strict=True)
         cut = [_cut(text, reason, stop) for text, reason in whole]
-        return [
-            Proposal(
-                text=text,
-                num_tokens=share + (index < rest),
-                prompt_tokens=answer.prompt_tokens,
-                finish_reason=reason,
-            )
+        proposals = [
+            Proposal(text=text, num_tokens=share + (index < rest), finish_reason=reason)
             for index, (text, reason) in enumerate(cut)
-        ][:wanted]
+        ]
+        return self.charge(
+            proposals[:wanted], prompt_tokens=answer.prompt_tokens, generated_tokens=generated
+        )
 
 
 def _cut(text: str, reason: str, stop: Sequence[str]) -> tuple[str, str]:
@@ -235,13 +232,3 @@ def _estimate(body: Mapping[str, Any]) -> int:
         else [message["content"] for message in body["messages"]]
     )
     return sum(-(-len(text) // _CHARACTERS_PER_TOKEN) for text in texts)
-
-
-def _as_further(batch: Sequence[Proposal]) -> list[Proposal]:
-    """Note on the first sample of a further request what that request has cost."""
-    return [
-        replace(each, extra=ExtraCost(requests=1, prompt_tokens=each.prompt_tokens))
-        if index == 0
-        else each
-        for index, each in enumerate(batch)
-    ]

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lit_qagent.core.errors import ConfigError, ContextOverflow
-from lit_qagent.core.records import Constraint, Message, Proposal, Sampling
+from lit_qagent.core.records import Constraint, Message, Proposal, Sampling, total_cost
 from lit_qagent.policies.base import Policy, check_request
 from lit_qagent.policies.recorded_answers import Recorded, Request
 from lit_qagent.policies.recording import Recording
@@ -75,11 +75,12 @@ class RecordedPolicy(Policy):
             if self.mode == "replay":
                 raise recording.missing(request)
             answer = recording.add(request, index, await self._ask(request))
-        if self.mode == "replay":
-            self._count(request, answer)
         if answer.overflow is not None:
             raise ContextOverflow(answer.overflow)
-        return list(answer.proposals)
+        proposals = answer.to(request)
+        if self.mode == "replay":
+            self.usage.add(total_cost(proposals))
+        return proposals
 
     def settings(self) -> dict[str, Any]:
         """Return those of the policy that answers or has answered; the mode makes no difference.
@@ -122,18 +123,3 @@ class RecordedPolicy(Policy):
         except ContextOverflow as error:
             return Recorded(overflow=str(error))
         return Recorded(proposals=tuple(proposals))
-
-    def _count(self, request: Request, answer: Recorded) -> None:
-        """Count what the answer has cost when it was recorded."""
-        if not answer.proposals:
-            return
-        # At temperature 0 all n are one answer, which was generated once.
-        distinct = answer.proposals[:1] if request.sampling.temperature == 0 else answer.proposals
-        self.usage.add(
-            requests=1 + sum(each.extra.requests for each in distinct),
-            prompt_tokens=distinct[0].prompt_tokens
-            + sum(each.extra.prompt_tokens for each in distinct),
-            generated_tokens=sum(
-                each.num_tokens + each.extra.generated_tokens for each in distinct
-            ),
-        )

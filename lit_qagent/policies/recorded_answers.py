@@ -3,10 +3,10 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from lit_qagent.core.records import Constraint, ExtraCost, Message, Proposal, Sampling
+from lit_qagent.core.records import Constraint, Message, Proposal, RequestCost, Sampling
 
 _SHOWN_CHARACTERS = 120
 
@@ -45,10 +45,25 @@ class Request:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Recorded:
-    """An answer: proposals, or the words with which the prompt was found too long."""
+    """An answer: proposals, or the words with which the prompt was found too long.
+
+    Attributes:
+        proposals: Empty if the prompt was too long.
+        overflow: The words.
+        states_cost: False for a recording of before policies stated what proposals have cost.
+    """
 
     proposals: tuple[Proposal, ...] = ()
     overflow: str | None = None
+    states_cost: bool = True
+
+    def to(self, request: Request) -> list[Proposal]:
+        """Return the proposals as an answer to their request."""
+        if self.states_cost or request.sampling.temperature > 0:
+            return list(self.proposals)
+        # All n were one answer, which was generated once; that they were greedy is not in the file.
+        first, *others = self.proposals
+        return [first, *(replace(other, cost=RequestCost()) for other in others)]
 
     def to_json(self) -> dict[str, Any]:
         """Return the answer as JSON values."""
@@ -61,12 +76,30 @@ class Recorded:
         """Read what `to_json` has made."""
         if "overflow" in record:
             return cls(overflow=str(record["overflow"]))
-        return cls(
-            proposals=tuple(
-                Proposal(**{**fields, "extra": ExtraCost(**fields["extra"])})
-                for fields in record["proposals"]
-            )
+        listed = record["proposals"]
+        if all("cost" in fields for fields in listed):
+            return cls(proposals=tuple(_read_proposal(fields) for fields in listed))
+        proposals = tuple(
+            _read_proposal(_state_cost(fields, is_first=not number))
+            for number, fields in enumerate(listed)
         )
+        return cls(proposals=proposals, states_cost=False)
+
+
+def _read_proposal(fields: Mapping[str, Any]) -> Proposal:
+    return Proposal(**{**fields, "cost": RequestCost(**fields["cost"])})
+
+
+def _state_cost(fields: Mapping[str, Any], *, is_first: bool) -> dict[str, Any]:
+    """Return an old proposal with its cost, of which ``extra`` is what it took beyond a request."""
+    rest = dict(fields)
+    own = {
+        "requests": int(is_first),
+        "prompt_tokens": is_first * rest.pop("prompt_tokens"),
+        "generated_tokens": rest["num_tokens"],
+    }
+    extra = rest.pop("extra")
+    return rest | {"cost": {name: count + extra[name] for name, count in own.items()}}
 
 
 def _hash(value: Sequence[object]) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from lit_qagent.core.actions import canonical_action, parse_call, parse_command
 from lit_qagent.core.errors import ConfigError, ContextOverflow
-from lit_qagent.core.records import Constraint, ExtraCost, Message, Proposal, Sampling
+from lit_qagent.core.records import Constraint, Message, Proposal, Sampling
 from lit_qagent.core.seeds import derive_seed
 from lit_qagent.policies.base import Policy, check_request
 
@@ -96,10 +96,9 @@ class RepromptPolicy(Policy):
     ) -> Proposal:
         """Return an answer that is legal, or the last one."""
         chat = list(messages)
-        extra = ExtraCost()
         for attempt in range(self.max_tries):
             if is_legal(answer.text, constraint):
-                return replace(answer, extra=extra)
+                return answer
             chat += [
                 Message(role="assistant", content=answer.text),
                 Message(role="user", content=describe(constraint, answer.text)),
@@ -112,15 +111,9 @@ class RepromptPolicy(Policy):
                 break  # the prompt itself had room, so the step can still be taken
             again = answers[0]
             self.num_reprompts += 1
-            extra = ExtraCost(
-                requests=extra.requests + 1,
-                prompt_tokens=extra.prompt_tokens + again.prompt_tokens,
-                generated_tokens=extra.generated_tokens + answer.num_tokens,
-            )
-            # The prompt that all proposals of a request share is the one they began with.
-            answer = replace(again, prompt_tokens=answer.prompt_tokens, log_prob=None)
+            answer = replace(again, cost=answer.cost + again.cost, log_prob=None)
         self.num_kept += not is_legal(answer.text, constraint)
-        return replace(answer, extra=extra)
+        return answer
 
 
 def is_legal(text: str, constraint: Constraint) -> bool:

@@ -73,15 +73,9 @@ class ScriptedPolicy(Policy):
         prompt_tokens = len(prompt.split())
         rng = random.Random(None if seed is None else derive_seed(seed, prompt))
         texts = [self._answer(messages, choices, rng) for _ in range(n)]
-        self.usage.add(
-            requests=1,
-            prompt_tokens=prompt_tokens,
-            generated_tokens=sum(len(text.split()) for text in texts),
-        )
-        return [
-            Proposal(text=text, num_tokens=len(text.split()), prompt_tokens=prompt_tokens)
-            for text in texts
-        ]
+        proposals = [Proposal(text=text, num_tokens=len(text.split())) for text in texts]
+        generated = sum(proposal.num_tokens for proposal in proposals)
+        return self.charge(proposals, prompt_tokens=prompt_tokens, generated_tokens=generated)
 
     def settings(self) -> dict[str, Any]:
         """Return the rule."""

@@ -108,12 +108,8 @@ class TransformersPolicy(Policy):
             proposals = await loop.run_in_executor(
                 loaded.worker, generation.generate, loaded.model, tokenizer, request
             )
-        self.usage.add(
-            requests=1,
-            prompt_tokens=len(prompt_ids),
-            generated_tokens=sum(proposal.num_tokens for proposal in proposals),
-        )
-        return proposals
+        generated = sum(proposal.num_tokens for proposal in proposals)
+        return self.charge(proposals, prompt_tokens=len(prompt_ids), generated_tokens=generated)
 
     def settings(self) -> dict[str, Any]:
         """Return the model and what changes its answers."""

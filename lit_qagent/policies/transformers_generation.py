@@ -115,7 +115,6 @@ def generate(
         Proposal(
             text=ending.text,
             num_tokens=ending.num_tokens,
-            prompt_tokens=len(request.prompt_ids),
             finish_reason=ending.finish_reason,
         )
         for ending in endings
@@ -138,7 +137,6 @@ def choose(
         Proposal(
             text=choices[pick],
             num_tokens=len(choice_ids[pick]),
-            prompt_tokens=len(request.prompt_ids),
             log_prob=float(log_probs[pick]),
         )
         for pick in picks.tolist()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from lit_qagent.core.errors import ConfigError, MissingPackage, PolicyFailure
 from lit_qagent.core.records import Constraint, Message, Proposal, Sampling
 from lit_qagent.policies.background import BackgroundStart
-from lit_qagent.policies.base import Policy, check_request, check_room
+from lit_qagent.policies.base import Policy, check_request, check_room, copies
 from lit_qagent.policies.chat import ChatRenderer, load_renderer
 from lit_qagent.policies.choice_draw import ChoiceDraw, plan_draw
 from lit_qagent.policies.dtypes import AUTO, resolve_dtype
@@ -129,13 +129,7 @@ class VLLMPolicy(Policy):
             log_probs=self.log_probs,
         )
         output = await running.engine.generate(prompt_ids, params)
-        proposals = read_output(output, len(prompt_ids))
-        self.usage.add(
-            requests=1,
-            prompt_tokens=len(prompt_ids),
-            generated_tokens=sum(proposal.num_tokens for proposal in proposals),
-        )
-        return proposals * n if drawn < n else proposals
+        return self._answer(read_output(output), prompt_ids, n)
 
     async def _draw(
         self,
@@ -150,7 +144,7 @@ class VLLMPolicy(Policy):
         """Draw among choices, sampling nothing that is certain; a single one is not asked for."""
         texts = tuple(dict.fromkeys(choices))
         if len(texts) == 1:
-            return [Proposal(text=texts[0], num_tokens=0, prompt_tokens=len(prompt_ids))] * n
+            return [Proposal(text=texts[0], num_tokens=0)] * n
         draw = plan_draw(encode_choices(running.renderer, Constraint(choices=texts)))
         drawn = 1 if sampling.temperature == 0 else n
         params = sampling_params(
@@ -163,10 +157,13 @@ class VLLMPolicy(Policy):
         )
         output = await running.engine.generate([*prompt_ids, *draw.lead], params)
         children = sorted(output.outputs, key=lambda child: child.index)
-        proposals = [_name_choice(child, draw, texts, len(prompt_ids)) for child in children]
-        generated = sum(proposal.num_tokens for proposal in proposals)
-        self.usage.add(requests=1, prompt_tokens=len(prompt_ids), generated_tokens=generated)
-        return proposals * n if drawn < n else proposals
+        return self._answer([_name_choice(child, draw, texts) for child in children], prompt_ids, n)
+
+    def _answer(self, drawn: list[Proposal], prompt_ids: Sequence[int], n: int) -> list[Proposal]:
+        """Return n proposals of what one request has drawn, which may be one for all."""
+        generated = sum(proposal.num_tokens for proposal in drawn)
+        charged = self.charge(drawn, prompt_tokens=len(prompt_ids), generated_tokens=generated)
+        return copies(charged[0], n) if len(drawn) < n else charged
 
     def settings(self) -> dict[str, Any]:
         """Return the model and what changes its answers; speed settings are left out."""
@@ -287,13 +284,12 @@ def sampling_params(  # noqa: PLR0913 (one per option of a request)
         raise ConfigError(f"vLLM refuses the sampling settings: {error}") from error
 
 
-def read_output(output: "RequestOutput", prompt_tokens: int) -> list[Proposal]:
+def read_output(output: "RequestOutput") -> list[Proposal]:
     """Return the proposals in a finished output, in the order of their seeds."""
     return [
         Proposal(
             text=child.text,
             num_tokens=len(child.token_ids),
-            prompt_tokens=prompt_tokens,
             log_prob=child.cumulative_logprob,
             finish_reason=child.finish_reason or "stop",
         )
@@ -301,9 +297,7 @@ def read_output(output: "RequestOutput", prompt_tokens: int) -> list[Proposal]:
     ]
 
 
-def _name_choice(
-    child: "CompletionOutput", draw: ChoiceDraw, texts: Sequence[str], prompt_tokens: int
-) -> Proposal:
+def _name_choice(child: "CompletionOutput", draw: ChoiceDraw, texts: Sequence[str]) -> Proposal:
     """Return the choice that a sample stands for.
 
     Raises:
@@ -315,9 +309,7 @@ def _name_choice(
             f"vLLM drew tokens {list(child.token_ids)} (finish reason {child.finish_reason!r}), "
             f"which are none of {len(texts)} choices; report this with the version of vLLM"
         )
-    return Proposal(
-        text=texts[number], num_tokens=len(child.token_ids), prompt_tokens=prompt_tokens
-    )
+    return Proposal(text=texts[number], num_tokens=len(child.token_ids))
 
 
 def _close_engine(running: "Future[_Running]") -> None:

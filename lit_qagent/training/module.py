@@ -4,7 +4,7 @@ import copy
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple
 
 import lightning.pytorch as pl
 import torch
@@ -12,7 +12,6 @@ from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
-from lit_qagent.agents.selection import Scorer
 from lit_qagent.core.errors import ConfigError
 from lit_qagent.data.batch import PairBatch, TokenBatch
 from lit_qagent.data.datamodule import PreferenceDataModule
@@ -23,7 +22,7 @@ from lit_qagent.models.export import is_whole, load_q_model, read_checkpoint
 from lit_qagent.models.fingerprint import BASE_KEY, check_base, fingerprint
 from lit_qagent.models.q_heads import ImplicitQHead, QHead
 from lit_qagent.models.q_model import QModel
-from lit_qagent.models.scorer import QScorer
+from lit_qagent.models.scorer import DEFAULT_CACHE_GB, QScorer, check_cache_gb
 from lit_qagent.models.specs import BackboneSpec, LoraSpec
 from lit_qagent.policies.chat import load_renderer
 from lit_qagent.policies.pretrained import resolve_model
@@ -46,23 +45,11 @@ from lit_qagent.training.pair_table import details
 from lit_qagent.training.reference import fill_reference
 from lit_qagent.training.resume import rewind_to_last_step
 from lit_qagent.training.schedule import with_warmup
+from lit_qagent.training.shard import EpisodeShard
 from lit_qagent.training.sharding import average_gradients, shard_backbone
 
 _DEFAULT_MAX_LENGTH = 2048
 _DEFAULT_HEAD = ImplicitQHead(beta=0.1)  # as below, where `--print_config` has to read it
-
-
-class EpisodeShard(Protocol):
-    """A batch of ``predict``: held-out tasks to play with the Q-model."""
-
-    def play(self, scorer: Scorer, lineage: Mapping[str, Any]) -> Any:  # noqa: ANN401
-        """Play the tasks.
-
-        Args:
-            scorer: The Q-model.
-            lineage: What it was trained on; empty if it was not trained.
-        """
-        ...
 
 
 class StepOutput(NamedTuple):
@@ -90,6 +77,8 @@ class StepDPO(pl.LightningModule):
             afterwards.
         max_length: Context limit in tokens; None takes the checkpoint's, else 2048.
         checkpoint: Shareable checkpoint folder to go on from or to predict with.
+        scorer_cache_gb: At ``predict``: most memory (1e9 bytes) for keys and values of the
+            histories in flight; see `QScorer`.
 
     Raises:
         CheckpointError: The checkpoint cannot be used.
@@ -107,8 +96,10 @@ class StepDPO(pl.LightningModule):
         warmup_fraction: float = 0.1,
         max_length: int | None = None,
         checkpoint: Path | None = None,
+        scorer_cache_gb: float = DEFAULT_CACHE_GB,
     ) -> None:
         super().__init__()
+        check_cache_gb("model.scorer_cache_gb", scorer_cache_gb)
         if not 0 <= warmup_fraction < 1:
             raise ConfigError(f"model.warmup_fraction must be in [0, 1), got {warmup_fraction}")
         start = read_checkpoint(checkpoint) if checkpoint else None
@@ -128,6 +119,7 @@ class StepDPO(pl.LightningModule):
         self._optimizer = optimizer
         self._warmup_fraction = warmup_fraction
         self._checkpoint = checkpoint
+        self._scorer_cache_gb = scorer_cache_gb
         self._is_sharded = False
         self._renderer: SequenceRenderer | None = None
         self._scorer: QScorer | None = None
@@ -202,7 +194,9 @@ class StepDPO(pl.LightningModule):
             ConfigError: The weights were not loaded yet.
         """
         if self._scorer is None:
-            self._scorer = QScorer(self._model(), self._new_renderer())
+            self._scorer = QScorer(
+                self._model(), self._new_renderer(), cache_gb=self._scorer_cache_gb
+            )
         return self._scorer
 
     def forward(self, batch: TokenBatch) -> Tensor:

@@ -8,7 +8,9 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import torch
 
+from lit_qagent.data.rendering import TokenSequence
 from tests.tiny_model import save_tiny_model
 
 _BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -64,3 +66,31 @@ def test_the_scores_that_are_compared_are_not_all_zero(bench: ModuleType) -> Non
 
     assert [len(row) for row in scores] == [2] * bench.NUM_STEPS
     assert len({round(q, 6) for row in scores for q in row}) == 2 * bench.NUM_STEPS
+
+
+def test_the_original_way_pays_for_two_plain_models_without_an_adapter(
+    bench: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models: list[torch.nn.Module] = []
+    log_prob = bench.full_log_prob
+
+    def note(model: torch.nn.Module, sequence: TokenSequence) -> float:
+        models.append(model)
+        return float(log_prob(model, sequence))
+
+    monkeypatch.setattr(bench, "full_log_prob", note)
+
+    bench.run_original(1)
+
+    policy, reference = models[:2]
+    assert policy is not reference
+    for model in (policy, reference):
+        assert not [name for name, _ in model.named_modules() if "lora" in name]
+    differing = [
+        name
+        for (name, one), other in zip(
+            policy.named_parameters(), reference.parameters(), strict=True
+        )
+        if not torch.equal(one, other)
+    ]
+    assert any("q_proj" in name for name in differing)  # the adapter is in the weights

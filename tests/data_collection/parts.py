@@ -85,10 +85,8 @@ class SeededPolicy(Policy):
         await asyncio.sleep(self.delay_s)
         self._in_flight -= 1
         rng = random.Random(seed)
-        return [
-            Proposal(text=rng.choice(self.actions), num_tokens=2, prompt_tokens=10)
-            for _ in range(n)
-        ]
+        proposals = [Proposal(text=rng.choice(self.actions), num_tokens=2) for _ in range(n)]
+        return self.charge(proposals, prompt_tokens=10, generated_tokens=2 * n)
 
     def settings(self) -> dict[str, Any]:
         return {"name": "seeded", "actions": self.actions}
@@ -121,7 +119,8 @@ class PlannedPolicy(Policy):
         self.requests.append((asked, n))
         if asked not in self.answers:
             raise PolicyFailure(f"no answer after {asked!r}")
-        return [Proposal(text=text, num_tokens=1) for text in self.answers[asked][:n]]
+        proposals = [Proposal(text=text, num_tokens=1) for text in self.answers[asked][:n]]
+        return self.charge(proposals, prompt_tokens=0, generated_tokens=len(proposals))
 
     def settings(self) -> dict[str, Any]:
         return {"name": "planned"}

@@ -39,8 +39,8 @@ class Engine(Policy):
             await asyncio.sleep(self.delay_s)
         finally:
             self.in_flight -= n
-        self.usage.add(requests=1, generated_tokens=n)
-        return [Proposal(text="a", num_tokens=1)] * n
+        proposals = [Proposal(text="a", num_tokens=1)] * n
+        return self.charge(proposals, prompt_tokens=0, generated_tokens=n)
 
     def settings(self) -> dict[str, str]:
         return {"policy": "engine"}

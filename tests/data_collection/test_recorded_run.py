@@ -31,8 +31,8 @@ class MoodyPolicy(Policy):
         constraint: Constraint | None = None,
         seed: int | None = None,
     ) -> list[Proposal]:
-        self.usage.add(requests=1)
-        return [Proposal(text=random.choice("abcd"), num_tokens=1) for _ in range(n)]
+        proposals = [Proposal(text=random.choice("abcd"), num_tokens=1) for _ in range(n)]
+        return self.charge(proposals, prompt_tokens=0, generated_tokens=n)
 
     def settings(self) -> dict[str, Any]:
         return {"policy": "moody"}

@@ -71,7 +71,8 @@ class TalkingPolicy(Policy):
             texts = ["Begin with\n b."]
         else:
             texts = [self._letter() for _ in range(n)]
-        return [Proposal(text=text, num_tokens=3, prompt_tokens=10) for text in texts]
+        proposals = [Proposal(text=text, num_tokens=3) for text in texts]
+        return self.charge(proposals, prompt_tokens=10, generated_tokens=3 * len(texts))
 
     def settings(self) -> dict[str, str]:
         return {"name": "talking"}

@@ -141,8 +141,17 @@ def test_playing_is_set_as_in_the_paper(world: str, agent: str, tmp_path: Path) 
     assert values["model"]["checkpoint"] == exported
     assert values["model"]["backbone"]["name"] == fitted["model"]["backbone"]["name"]
 
+    size = values["model"]["scorer_cache_gb"]
+    # Keys and values of phi-1_5 in bfloat16, with and without the adapter: mean prompts of WebShop
+    # (docs/paper_runs.md) with five candidates for all episodes in flight, beside the rest.
+    token_gb = 2 * (2 * 24 * 2048 * 2) / 1e9
+    share = data["policy"]["init_args"].get("engine_args", {}).get("gpu_memory_utilization", 0.0)
+    assert size >= data["play"]["concurrency"] * (1560 + 5 * 60) * token_gb
+    assert size + 85 * share + 3 < 80
+
     cli = build_predict(values, tmp_path)
 
+    assert cli.model._scorer_cache_gb == size
     module = cli.datamodule
     assert isinstance(module, EpisodeDataModule)
     evaluation = module.evaluation
@@ -164,6 +173,7 @@ def build_predict(values: dict[str, Any], folder: Path) -> LightningCLI:
     values["model"] = {
         "checkpoint": str(folder / "checkpoint"),
         "backbone": {"name": str(model), "dtype": "float32"},
+        "scorer_cache_gb": values["model"]["scorer_cache_gb"],
     }
     values["data"]["init_args"]["environment"] = TOY
     values["trainer"] |= {"logger": False, "accelerator": "cpu"}

@@ -1,14 +1,19 @@
 """The checkpoints of the repository: whole, small, fit for their configs, and of some use."""
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
+import torch
 import yaml
 
+from lit_qagent.core.errors import CheckpointError
 from lit_qagent.core.records import History, Message
 from lit_qagent.models.checkpoint_scorer import CheckpointScorer
-from lit_qagent.models.export import read_checkpoint
+from lit_qagent.models.export import load_q_model, read_checkpoint
+from lit_qagent.models.fingerprint import BASE_KEY, check_base, fingerprint
 
 ROOT = Path(__file__).parents[2]
 KITCHEN = (
@@ -45,8 +50,28 @@ def test_a_checkpoint_is_small_and_what_its_config_plays_with(world: str) -> Non
     assert config["model"]["checkpoint"] == f"checkpoints/{world}"
     assert Path(card.backbone.name).name == config["model"]["backbone"]["name"]
     assert card.lineage["task_ids"]
+    assert card.lineage[BASE_KEY] in (folder / "README.md").read_text("utf-8")
     files = [file for file in folder.rglob("*") if file.is_file()]
     assert sum(file.stat().st_size for file in files) < 6_000_000
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("world", ["webshop", "cookingworld"])
+def test_a_checkpoint_knows_its_base_model_in_any_type(
+    world: str, dtype: Literal["float32", "bfloat16"]
+) -> None:
+    folder = ROOT / "checkpoints" / world
+    card = read_checkpoint(folder)
+
+    q_model = load_q_model(folder, replace(card.backbone, dtype=dtype))
+
+    lineage = card.lineage
+    assert fingerprint(q_model.backbone) == lineage[BASE_KEY]
+    with torch.no_grad():
+        next(q_model.backbone.language_model.parameters())[0] += 1  # of the embeddings
+    with pytest.raises(CheckpointError, match="has other weights"):
+        check_base(q_model.backbone, lineage)
 
 
 @pytest.mark.integration

@@ -28,7 +28,7 @@ from lit_qagent.core.errors import (
     PolicyFailure,
     QAgentError,
 )
-from lit_qagent.core.records import Message, Proposal, Sampling
+from lit_qagent.core.records import Message, Proposal, RequestCost, Sampling
 from lit_qagent.environments.base import Outcome
 from tests.data_collection.executors.cluster_parts import (
     FakeCluster,
@@ -55,7 +55,10 @@ class Engine:
         answer = self.answers.pop(0) if self.answers else "fine"
         if isinstance(answer, ActorLost):
             raise answer
-        return [Proposal(text=answer, num_tokens=3)] if isinstance(answer, str) else answer
+        cost = RequestCost(requests=1, generated_tokens=3)
+        return (
+            [Proposal(text=answer, num_tokens=3, cost=cost)] if isinstance(answer, str) else answer
+        )
 
 
 class Clock:

@@ -23,9 +23,9 @@ from lit_qagent.core.records import (
     Message,
     Observation,
     Proposal,
+    RequestCost,
     Sampling,
     Step,
-    Usage,
 )
 from lit_qagent.environments.toy import ToyWorld
 from lit_qagent.policies.base import Policy
@@ -163,15 +163,16 @@ def test_adaptive_asks_again_while_in_doubt_and_scores_nothing_twice() -> None:
     proposed = decision.proposed
     assert [p.text for p in proposed.proposals] == [text for _, _, t in policy.calls for text in t]
     assert sorted(scorer.asked) == sorted({p.text for p in proposed.proposals})
-    usage = Usage()
-    proposed.count(usage)
     # Three requests, each with the prompt of 20 tokens; 8 candidates of 3.
-    assert usage == Usage(requests=3, prompt_tokens=60, generated_tokens=24)
+    assert proposed.cost == RequestCost(requests=3, prompt_tokens=60, generated_tokens=24)
 
 
 def test_adaptive_costs_one_environment_step_per_decision_and_less_where_q_is_sure() -> None:
     world = _counting_world()
-    agent = _word_agent(AdaptiveQSelector(first=2, more=2, margin=0.5), 8, scorer=WordScorer())
+    policy = WordPolicy()
+    agent = _word_agent(
+        AdaptiveQSelector(first=2, more=2, margin=0.5), 8, policy=policy, scorer=WordScorer()
+    )
 
     episode = asyncio.run(play_episode(agent, world, world.tasks("test")[0], seed=0))
 
@@ -179,7 +180,7 @@ def test_adaptive_costs_one_environment_step_per_decision_and_less_where_q_is_su
     assert episode.extra_steps == 0
     sampled = [len(decision.proposed.proposals) for decision in episode.decisions]
     assert min(sampled) < max(sampled) <= 8
-    assert episode.usage.requests == sum(d.proposed.num_batches for d in episode.decisions)
+    assert episode.usage.requests == len(policy.calls) > len(episode.decisions)
 
 
 def test_the_oracle_finds_what_the_world_rewards_and_counts_every_step() -> None:

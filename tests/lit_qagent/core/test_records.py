@@ -6,6 +6,7 @@ from lit_qagent.core.records import (
     History,
     Message,
     Observation,
+    RequestCost,
     Sampling,
     Step,
     Trajectory,
@@ -66,8 +67,8 @@ def test_a_constraint_is_choices_or_an_expression() -> None:
 
 def test_usage_adds_up() -> None:
     usage = Usage()
-    usage.add(requests=1, prompt_tokens=10, generated_tokens=3)
-    usage.add(requests=1, prompt_tokens=5, generated_tokens=2)
+    usage.add(RequestCost(requests=1, prompt_tokens=10, generated_tokens=3))
+    usage.add(Usage(requests=1, prompt_tokens=5, generated_tokens=2))
     assert usage.to_dict() == {"requests": 2, "prompt_tokens": 15, "generated_tokens": 5}
 
 

@@ -69,9 +69,9 @@ def test_missing_choices_are_asked_for_again_with_other_seeds() -> None:
     assert [p.text for p in proposals] == ["a", "b", "c", "d"]
     assert [(r["n"], r["seed"]) for r in server.requests] == [(4, 10), (2, 12)]
     assert policy.usage.requests == 2
-    # A search that adds up requests and prompts from its proposals must see both requests.
-    assert [p.extra.requests for p in proposals] == [0, 0, 1, 0]
-    assert [p.extra.prompt_tokens for p in proposals] == [0, 0, 7, 0]
+    # A search that adds up the costs of its proposals must see both requests.
+    assert [p.cost.requests for p in proposals] == [1, 0, 1, 0]
+    assert [p.cost.prompt_tokens for p in proposals] == [7, 0, 7, 0]
 
 
 def test_a_server_that_ignores_n_is_asked_n_times_at_once_from_then_on() -> None:

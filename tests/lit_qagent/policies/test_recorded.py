@@ -15,7 +15,7 @@ from lit_qagent.core.errors import (
     PolicyFailure,
     StoreError,
 )
-from lit_qagent.core.records import Constraint, ExtraCost, Message, Proposal, Sampling
+from lit_qagent.core.records import Constraint, Message, Proposal, Sampling
 from lit_qagent.policies.base import Policy
 from lit_qagent.policies.openai import OpenAIPolicy
 from lit_qagent.policies.recorded import RecordedPolicy
@@ -46,18 +46,16 @@ class DicePolicy(Policy):
         await asyncio.sleep(self.delay_s)
         if self.failure is not None:
             raise self.failure
-        self.usage.add(requests=1, prompt_tokens=5, generated_tokens=2 * n)
-        return [
+        proposals = [
             Proposal(
                 text=f"roll {random.random()}",
                 num_tokens=2,
-                prompt_tokens=5,
                 log_prob=-random.random(),
                 finish_reason="length",
-                extra=ExtraCost(requests=0, prompt_tokens=0, generated_tokens=0),
             )
             for _ in range(n)
         ]
+        return self.charge(proposals, prompt_tokens=5, generated_tokens=2 * n)
 
     def settings(self) -> dict[str, Any]:
         return {"policy": self.name}
@@ -226,15 +224,6 @@ def test_an_overflow_is_an_answer_and_a_failure_is_none(path: Path) -> None:
     with pytest.raises(DataError, match="has no answer"):
         ask(replay, seed=2)
     assert replay.usage.requests == 0
-
-
-def test_greedy_samples_are_counted_once(path: Path) -> None:
-    recorder = record(path)
-    ask(recorder, 3, Sampling(temperature=0))
-    close(recorder)
-    replay = RecordedPolicy(path)
-    ask(replay, 3, Sampling(temperature=0))
-    assert replay.usage.generated_tokens == 2
 
 
 # --- the file -----------------------------------------------------------------------------------

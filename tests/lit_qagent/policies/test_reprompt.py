@@ -1,12 +1,20 @@
 import asyncio
 from collections.abc import Sequence
+from dataclasses import asdict
 
 import pytest
 
-from lit_qagent.agents.guided import Proposals
 from lit_qagent.agents.prompts import PromptSpec, action_constraint
 from lit_qagent.core.errors import ConfigError, ContextOverflow, PolicyFailure
-from lit_qagent.core.records import Constraint, Message, Observation, Proposal, Sampling
+from lit_qagent.core.records import (
+    Constraint,
+    Message,
+    Observation,
+    Proposal,
+    RequestCost,
+    Sampling,
+    total_cost,
+)
 from lit_qagent.policies.base import Policy
 from lit_qagent.policies.openai import OpenAIPolicy
 from lit_qagent.policies.reprompt import RepromptPolicy, describe, is_legal
@@ -43,10 +51,8 @@ class Answers(Policy):
         for text in taken:
             if isinstance(text, Exception):
                 raise text
-            tokens = 100 * len(messages)
-            proposals.append(Proposal(text=text, num_tokens=7, prompt_tokens=tokens, log_prob=-1.0))
-        self.usage.add(requests=1, prompt_tokens=100 * len(messages), generated_tokens=7 * n)
-        return proposals
+            proposals.append(Proposal(text=text, num_tokens=7, log_prob=-1.0))
+        return self.charge(proposals, prompt_tokens=100 * len(messages), generated_tokens=7 * n)
 
     def settings(self) -> dict[str, object]:
         return {"policy": "answers"}
@@ -64,8 +70,8 @@ def test_a_legal_answer_is_kept_as_it_is() -> None:
     assert proposal == Proposal(
         text="Thought: fresh air.\nAction: open[window]",
         num_tokens=7,
-        prompt_tokens=100,
         log_prob=-1.0,
+        cost=RequestCost(requests=1, prompt_tokens=100, generated_tokens=7),
     )
     assert inner.constraints == [None]
 
@@ -95,13 +101,10 @@ def test_everything_asked_is_counted() -> None:
     proposals = ask(policy, n=3)
     texts = [proposal.text for proposal in proposals]
     assert texts == ["open[door]", "open[window]", "open[door]"]
-    proposed = Proposals(proposals=tuple(proposals))
-    assert (proposed.requests, proposed.prompt_tokens, proposed.generated_tokens) == (
-        policy.usage.requests,
-        policy.usage.prompt_tokens,
-        policy.usage.generated_tokens,
-    )
-    assert policy.usage.requests == 4
+    cost = total_cost(proposals)
+    assert asdict(cost) == policy.usage.to_dict()
+    # Prompts of one message, of three twice, and of five.
+    assert cost == RequestCost(requests=4, prompt_tokens=1200, generated_tokens=42)
 
 
 def test_without_a_constraint_nothing_is_checked() -> None:
@@ -190,6 +193,6 @@ def test_a_server_without_structured_outputs_can_be_constrained() -> None:
     with fault_server([completion("jump"), completion("Action: open[door]")]) as server:
         [proposal] = asyncio.run(run(server.base_url))
     assert proposal.text == "Action: open[door]"
-    assert proposal.extra.requests == 1
+    assert proposal.cost.requests == 2
     assert [len(request["messages"]) for request in server.requests] == [1, 3]
     assert all("structured_outputs" not in request for request in server.requests)

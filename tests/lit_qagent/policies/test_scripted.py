@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pytest
 
 from lit_qagent.core.errors import ConfigError, PolicyFailure
-from lit_qagent.core.records import Constraint, Message, Proposal, Sampling
+from lit_qagent.core.records import Constraint, Message, Proposal, RequestCost, Sampling
 from lit_qagent.policies.scripted import ScriptedPolicy
 
 CHAT = (Message(role="system", content="Pick one."), Message(role="user", content="Which?"))
@@ -44,7 +44,8 @@ def test_usage_counts_words() -> None:
     proposals = propose(policy, 2)
     assert [p.text for p in proposals] == ["pick[a]", "pick[a]"]
     # "system: Pick one." and "user: Which?" are five words; each answer is one.
-    assert proposals[0].prompt_tokens == 5
+    assert proposals[0].cost == RequestCost(requests=1, prompt_tokens=5, generated_tokens=2)
+    assert proposals[1].cost == RequestCost()
     assert policy.usage.to_dict() == {
         "requests": 1,
         "prompt_tokens": 5,

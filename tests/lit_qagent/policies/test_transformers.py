@@ -2,6 +2,7 @@ import asyncio
 import math
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
@@ -10,7 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from lit_qagent.core.errors import ConfigError, ContextOverflow, ModelError, PolicyFailure
-from lit_qagent.core.records import Constraint, Message, Proposal, Sampling
+from lit_qagent.core.records import Constraint, Message, Proposal, Sampling, total_cost
 from lit_qagent.policies.chat import ChatRenderer, load_renderer
 from lit_qagent.policies.transformers import TransformersPolicy
 from lit_qagent.policies.transformers_generation import GumbelNoise, score_choices
@@ -132,7 +133,7 @@ def test_greedy_text_equals_plain_generation(
     expected = renderer.tokenizer.decode(row, skip_special_tokens=True)
     assert [p.text for p in proposals] == [expected] * 2
     assert [p.num_tokens for p in proposals] == [len(row)] * 2
-    assert proposals[0].prompt_tokens == len(ids)
+    assert total_cost(proposals).prompt_tokens == len(ids)
 
 
 def test_stop_strings_end_an_action_and_are_not_part_of_it(policy: TransformersPolicy) -> None:
@@ -149,11 +150,9 @@ def test_stop_strings_end_an_action_and_are_not_part_of_it(policy: TransformersP
 def test_usage_counts_one_prompt_per_request(tiny_folder: Path) -> None:
     policy = TransformersPolicy(str(tiny_folder), dtype="float32", device="cpu")
     proposals = propose(policy, 3, Sampling(max_tokens=5))
-    assert policy.usage.to_dict() == {
-        "requests": 1,
-        "prompt_tokens": proposals[0].prompt_tokens,
-        "generated_tokens": sum(p.num_tokens for p in proposals),
-    }
+    assert policy.usage.to_dict() == asdict(total_cost(proposals))
+    assert policy.usage.requests == 1
+    assert policy.usage.generated_tokens == sum(p.num_tokens for p in proposals)
     asyncio.run(policy.close())
 
 

@@ -12,7 +12,7 @@ from lit_qagent.core.errors import (
     ModelError,
     PolicyFailure,
 )
-from lit_qagent.core.records import Constraint, Proposal, Sampling
+from lit_qagent.core.records import Constraint, Proposal, RequestCost, Sampling, total_cost
 from lit_qagent.policies import vllm as vllm_policy
 from lit_qagent.policies.chat import load_renderer
 from lit_qagent.policies.dtypes import resolve_dtype
@@ -141,8 +141,8 @@ def test_an_answer_with_its_counts(engine_policy: VLLMPolicy) -> None:
     assert proposal == Proposal(
         text="The capital of France is Paris.",
         num_tokens=8,
-        prompt_tokens=28,
         finish_reason="stop",
+        cost=RequestCost(requests=1, prompt_tokens=28, generated_tokens=8),
     )
     after = engine_policy.usage.to_dict()
     assert {name: after[name] - before[name] for name in after} == {
@@ -158,6 +158,7 @@ def test_greedy_samples_are_one_answer_generated_once(engine_policy: VLLMPolicy)
     proposals = propose(engine_policy, "What is the capital of Italy?", 3, Sampling(temperature=0))
     assert [p.text for p in proposals] == ["The capital of Italy is Rome."] * 3
     assert engine_policy.usage.generated_tokens - before == proposals[0].num_tokens
+    assert total_cost(proposals).generated_tokens == proposals[0].num_tokens
 
 
 @integration

@@ -29,7 +29,7 @@ async def _texts(
         log_probs=False,
     )
     output = await engine.generate(list(b"What now?"), params)
-    return [proposal.text for proposal in read_output(output, 9)]
+    return [proposal.text for proposal in read_output(output)]
 
 
 async def _interrupted(engine: Engine) -> None:
