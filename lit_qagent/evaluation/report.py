@@ -114,7 +114,9 @@ def build_report(
         "differences_at_nearest_cost": _nearest_differences(settings, by_agent, metrics),
         "by_depth": {name: decisions_by_depth(some) for name, some in by_agent.items()},
         "regret_by_depth": _regrets(settings, by_agent),
-        "agreement_by_depth": read_agreement(folder)["by_depth"],
+        "agreement_by_depth": read_agreement(folder, settings["q_model"]["lineage_hash"])[
+            "by_depth"
+        ],
         "split": settings["tasks"]["split"],
         "seeds": settings["tasks"]["seeds"],
         **{key: settings[key] for key in ("environment", "policy", "prompt", "sampling")},

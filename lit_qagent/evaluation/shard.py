@@ -15,6 +15,7 @@ from lit_qagent.agents.selection import Scorer
 from lit_qagent.core import manifest
 from lit_qagent.core.errors import ConfigError
 from lit_qagent.evaluation.agreement import (
+    AGREEMENT_FILE,
     measure_agreement,
     read_agreement,
     read_siblings,
@@ -105,11 +106,9 @@ class EpisodeShard:
         if scorer is None:
             raise ConfigError("play.siblings needs a Q-model; give a checkpoint to predict")
         sets, pairs_hash = read_siblings(source, lineage)
-        identity = {
-            "pairs_hash": pairs_hash,
-            "lineage_hash": describe_lineage(lineage)["lineage_hash"],
-        }
-        if identity.items() <= read_agreement(self._folder).items():
+        lineage_hash = describe_lineage(lineage)["lineage_hash"]
+        identity = {"pairs_hash": pairs_hash, "lineage_hash": lineage_hash}
+        if identity.items() <= read_agreement(self._folder, lineage_hash).items():
             return
         rows: list[dict[str, Any]] = []
 
@@ -163,6 +162,7 @@ class EpisodeShard:
             with ExitStack() as others:  # of a run whose first process has died
                 for one in set(self._folder.glob(TRAJECTORIES_GLOB)) - {log.path}:
                     others.enter_context(EpisodeLog(one))
+                (self._folder / AGREEMENT_FILE).unlink(missing_ok=True)
                 manifest.write_json(path, settings)
 
     def _wait_for_all(self) -> None:
