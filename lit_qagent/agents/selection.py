@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
-from lit_qagent.core.actions import canonical_action
+from lit_qagent.core.actions import canonical_action, canonical_command
 from lit_qagent.core.errors import ConfigError, ModelError
 from lit_qagent.core.records import History, Proposal
 
@@ -103,7 +103,10 @@ class RandomSelector(Selector):
 
 
 class MajoritySelector(Selector):
-    """Takes the action proposed most often; ties go to the earlier proposal."""
+    """Takes the command proposed most often; ties go to the earlier proposal.
+
+    Thoughts do not count: hardly two are equal, so every message would be one of a kind.
+    """
 
     async def select(
         self,
@@ -113,14 +116,17 @@ class MajoritySelector(Selector):
         rng: random.Random,
         scorer: Scorer | None = None,
     ) -> Selection:
-        """Pick the most frequent action."""
-        keys = [canonical_action(proposal.text) for proposal in proposals]
+        """Pick the first proposal of the most frequent command."""
+        keys = [canonical_command(proposal.text) for proposal in proposals]
         [(winner, _)] = Counter(keys).most_common(1)
         return Selection(index=keys.index(winner))
 
 
 class QSelector(Selector):
-    """Takes the action of highest Q (METHOD: ``argmax Q(u, tau_t, a)``); equal ones scored once."""
+    """Takes the action of highest Q (METHOD: ``argmax Q(u, tau_t, a)``); equal ones scored once.
+
+    Equal is the whole message, as the Q-model reads the thought too.
+    """
 
     needs_scorer: ClassVar[bool] = True
 
@@ -205,10 +211,13 @@ class AdaptiveQSelector(QSelector):
     def num_more(self, selection: Selection, proposals: Sequence[Proposal], budget: int) -> int:
         """Return the size of the next batch, 0 if the best action is clear or the budget spent.
 
-        One action alone, however often proposed, is clear: the policy is sure of it.
+        One command alone, however often proposed and with whatever thoughts, is clear: the policy
+        is sure of it. Of several messages with one command the best one counts.
         """
-        keys = [canonical_action(proposal.text) for proposal in proposals]
-        value_of = dict(zip(keys, selection.scores or (), strict=True))
+        value_of: dict[str, float] = {}
+        for proposal, score in zip(proposals, selection.scores or (), strict=True):
+            command = canonical_command(proposal.text)
+            value_of[command] = max(score, value_of.get(command, score))
         best, *others = sorted(value_of.values(), reverse=True)
         if not others or best - others[0] >= self.margin:
             return 0
