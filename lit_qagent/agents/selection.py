@@ -41,10 +41,24 @@ class Selector(ABC):
         needs_scorer: True if it needs a Q-model.
         uses: What the rule knows that no agent can know in earnest, such as ``the true reward``;
             every report says it. Empty for an honest rule.
+        min_candidates: Fewest actions per decision that the rule makes sense with.
     """
 
     needs_scorer: ClassVar[bool] = False
     uses: ClassVar[str] = ""
+    min_candidates: ClassVar[int] = 1
+
+    def check_budget(self, num_candidates: int) -> None:
+        """Refuse an agent that samples too few actions for this rule.
+
+        Raises:
+            ConfigError: It samples fewer than ``min_candidates``.
+        """
+        if num_candidates < self.min_candidates:
+            raise ConfigError(
+                f"num_candidates must be >= {self.min_candidates} for {type(self).__name__}, "
+                f"got {num_candidates}; raise it or take another selector"
+            )
 
     def num_first(self, budget: int) -> int:
         """Return how many proposals to sample at first; ``budget`` is the most for one decision."""
@@ -185,7 +199,7 @@ class AdaptiveQSelector(QSelector):
     request; what was sampled and scored before is kept.
 
     Args:
-        first: Proposals in the first batch.
+        first: Proposals in the first batch, at least two: one alone would always be clear.
         more: Proposals in each further batch.
         margin: Sampling ends once the best action's Q exceeds the next one's by this much.
 
@@ -193,11 +207,16 @@ class AdaptiveQSelector(QSelector):
         ConfigError: A value is out of range.
     """
 
+    min_candidates: ClassVar[int] = 2
+
     def __init__(self, first: int = 2, more: int = 1, margin: float = 0.1) -> None:
-        if first < 1 or more < 1:
+        if first < 2:
             raise ConfigError(
-                f"AdaptiveQSelector: first and more must be >= 1, got {first} and {more}"
+                f"AdaptiveQSelector.first must be >= 2, got {first}: it samples more while the two "
+                "best actions are close, and of one action it never would; raise it"
             )
+        if more < 1:
+            raise ConfigError(f"AdaptiveQSelector.more must be >= 1, got {more}")
         if margin < 0:
             raise ConfigError(f"AdaptiveQSelector.margin must be >= 0, got {margin}")
         self.first = first

@@ -149,7 +149,7 @@ def test_most_likely_is_refused_where_the_policy_reports_no_log_probabilities() 
         ("a|a", (1.0, 1.0), 0),  # the policy knows one action only
         # One command with two thoughts is one action too, and as good as its better message.
         ("Thought: a.\nAction: x[1]|Thought: b.\nAction: x[1]", (1.0, 0.9), 0),
-        ("Thought: a.\nAction: x[1]|y[1]|Thought: b.\nAction: x[1]", (1.0, 0.6, 0.2), 2),
+        ("Thought: a.\nAction: x[1]|y[1]|Thought: b.\nAction: x[1]", (1.0, 0.3, 0.2), 0),
         ("a|b|c|d", (1.0, 0.9, 0.9, 0.9), 1),  # one is left of the budget of five
         ("a|b|c|d|e", (1.0, 0.9, 0.9, 0.9, 0.9), 0),  # the budget is spent
     ],
@@ -172,7 +172,8 @@ def test_adaptive_keeps_its_first_batch_within_the_budget() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: AdaptiveQSelector(first=0), "first and more must be >= 1, got 0 and 1"),
+        (lambda: AdaptiveQSelector(first=1), "first must be >= 2, got 1: it samples more while"),
+        (lambda: AdaptiveQSelector(more=0), "more must be >= 1, got 0"),
         (lambda: AdaptiveQSelector(margin=-1), "margin must be >= 0, got -1"),
         (lambda: OracleSelector(rollouts=0), "rollouts must be >= 1, got 0"),
     ],
