@@ -13,6 +13,7 @@ from jinja2 import FileSystemLoader, StrictUndefined, select_autoescape
 from lit_qagent.agents.selection import OracleSelector
 from lit_qagent.core import manifest
 from lit_qagent.core.errors import StoreError
+from lit_qagent.core.records import Usage
 from lit_qagent.evaluation import tables
 from lit_qagent.evaluation.agreement import read_agreement
 from lit_qagent.evaluation.cost import (
@@ -51,10 +52,11 @@ def write_report(folder: Path) -> dict[str, Any]:
         StoreError: The folder has no manifest, no episodes, or is damaged.
     """
     settings = read_settings(folder)
-    episodes = list(read_episodes(folder).episodes.values())
+    contents = read_episodes(folder)
+    episodes = list(contents.episodes.values())
     if not episodes:
         raise StoreError(f"{RESULTS_FOLDER} {str(folder)!r} has no episodes; play some first")
-    report = build_report(folder, settings, episodes)
+    report = build_report(folder, settings, episodes, contents.usage)
     manifest.write_json(folder / "report.json", report)
     context = {
         "report": report,
@@ -82,9 +84,19 @@ def write_report(folder: Path) -> dict[str, Any]:
 
 
 def build_report(
-    folder: Path, settings: Mapping[str, Any], episodes: Sequence[PlayedEpisode]
+    folder: Path,
+    settings: Mapping[str, Any],
+    episodes: Sequence[PlayedEpisode],
+    usage: Usage,
 ) -> dict[str, Any]:
-    """Return the whole report as JSON values."""
+    """Return the whole report as JSON values.
+
+    Args:
+        folder: The results folder.
+        settings: Its manifest.
+        episodes: One record of every episode.
+        usage: What playing has cost, episodes that were played again included.
+    """
     metrics = metric_names(episodes)
     by_agent = {name: [e for e in episodes if e.agent == name] for name in settings["agents"]}
     prices = settings.get("prices")
@@ -121,9 +133,7 @@ def build_report(
         "seeds": settings["tasks"]["seeds"],
         **{key: settings[key] for key in ("environment", "policy", "prompt", "sampling")},
         "q_model": settings["q_model"],
-        "requests": sum(e.requests for e in episodes),
-        "prompt_tokens": sum(e.prompt_tokens for e in episodes),
-        "generated_tokens": sum(e.generated_tokens for e in episodes),
+        **usage.to_dict(),
         **_cost(folder),
         "versions": installed_versions(),
         "hashes": _hashes(folder, settings),

@@ -69,6 +69,19 @@ def test_report_json_holds_the_numbers_derived_by_hand(tmp_path: Path) -> None:
     assert other["others"]["em"] == em
 
 
+def test_a_try_that_failed_is_paid_for_though_a_later_one_stands_for_it(tmp_path: Path) -> None:
+    spent = {"requests": 3, "prompt_tokens": 60, "generated_tokens": 9}
+    failed = make_episode("plain", "a", steps=[], failure="PolicyFailure: no answer", **spent)
+    again = make_episode("plain", "a", requests=4, prompt_tokens=80, generated_tokens=12)
+
+    report = write_report(make_folder(tmp_path, [failed, again]))
+
+    assert report["episodes"]["failed"] == 0
+    assert (report["requests"], report["prompt_tokens"], report["generated_tokens"]) == (7, 140, 21)
+    # What an episode costs is that of one that was played to its end.
+    assert report["agents"]["plain"]["cost"]["requests"] == 4
+
+
 def test_report_json_holds_tests_costs_and_ends(tmp_path: Path) -> None:
     report = write_report(make_folder(tmp_path, hand_made()))
 

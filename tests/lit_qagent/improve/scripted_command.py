@@ -63,6 +63,9 @@ def predict(config: dict[str, Any], script: dict[str, Any], options: list[str]) 
             row |= {"prompt_tokens": 10, "generated_tokens": 5}
             if task_id in script.get("failed", {}).get(agent, []):
                 row |= {"reward": 0.0, "steps": [], "failure": "ContextOverflow: too long"}
+            if task_id in script.get("tried_twice", []):
+                failed = {"reward": 0.0, "steps": [], "failure": "PolicyFailure: no answer"}
+                lines.append(json.dumps(row | failed) + "\n")
             lines.append(json.dumps(row) + "\n")
     (output / "trajectories.jsonl").write_text("".join(lines))
 
