@@ -23,7 +23,7 @@ from lit_qagent.evaluation.cost import (
     nearest_in_cost,
 )
 from lit_qagent.evaluation.depths import decisions_by_depth, regret_by_depth
-from lit_qagent.evaluation.differences import difference_row, significance_rows
+from lit_qagent.evaluation.differences import difference_rows
 from lit_qagent.evaluation.episodes import TRAJECTORIES_GLOB, PlayedEpisode, read_episodes
 from lit_qagent.evaluation.outcomes import choose_examples, count_outcomes
 from lit_qagent.evaluation.plots import curve_plots, difference_plot, reward_plot
@@ -122,8 +122,7 @@ def build_report(
             }
             for name, some in by_agent.items()
         },
-        "differences": _differences(settings, settings["controls"], by_agent, metrics),
-        "differences_at_nearest_cost": _nearest_differences(settings, by_agent, metrics),
+        **_differences(settings, by_agent, metrics),
         "by_depth": {name: decisions_by_depth(some) for name, some in by_agent.items()},
         "regret_by_depth": _regrets(settings, by_agent),
         "agreement_by_depth": read_agreement(folder, settings["q_model"]["lineage_hash"])[
@@ -187,47 +186,34 @@ def _with_failures(
     return {"failures_as_zero": {key: asdict(estimate) for key, estimate in found.items()}}
 
 
-def _nearest_differences(
-    settings: Mapping[str, Any],
-    by_agent: Mapping[str, Sequence[PlayedEpisode]],
-    metrics: Sequence[str],
-) -> dict[str, Any]:
-    """Return treatment minus the nearest in cost of controls with several numbers of candidates.
-
-    ``variants`` of a row are the agents that there were to choose from.
-    """
-    prices = settings.get("prices")
-    cost = {name: cost_per_episode(some, prices) for name, some in by_agent.items()}
-    treatment, controls = settings["treatment"], settings["controls"]
-    variants = nearest_in_cost(treatment, controls, settings["agents"], cost)
-    rows = _differences(settings, list(variants), by_agent, metrics)
-    return {
-        name: {**row, "variants": some}
-        for (name, row), some in zip(rows.items(), variants.values(), strict=True)
-    }
-
-
 def _differences(
     settings: Mapping[str, Any],
-    controls: Sequence[str],
     by_agent: Mapping[str, Sequence[PlayedEpisode]],
     metrics: Sequence[str],
-) -> dict[str, Any]:
-    """Return treatment minus each control, tested with a correction for their number."""
-    treatment = settings["treatment"]
-    found = {name: compare(by_agent[treatment], by_agent[name], metrics) for name in controls}
-    prices = settings.get("prices")
-    cost = {name: cost_per_episode(some, prices) for name, some in by_agent.items()}
-    ratios = {name: cost_ratio(cost[treatment], cost[name]) for name in controls}
-    tests = significance_rows(found)
+) -> dict[str, dict[str, Any]]:
+    """Return treatment minus each control, and minus the nearest in cost of controls' variants.
+
+    All are one family of tests, so that a pair has one verdict wherever it is shown. ``variants``
+    of a row at nearest cost are the agents that there were to choose from.
+    """
+    treatment, controls = settings["treatment"], settings["controls"]
+    cost = {name: cost_per_episode(some, settings.get("prices")) for name, some in by_agent.items()}
+    variants = nearest_in_cost(treatment, controls, settings["agents"], cost)
+    found = {
+        name: compare(by_agent[treatment], by_agent[name], metrics)
+        for name in dict.fromkeys([*controls, *variants])
+    }
+    ratios = {name: cost_ratio(cost[treatment], cost[name]) for name in found}
+    rows = {
+        name: {**row, "cost_ratio": ratios[name], "cost_matched": is_matched(ratios[name])}
+        for name, row in difference_rows(found).items()
+    }
     return {
-        f"{treatment} - {name}": {
-            **difference_row(difference),
-            **tests[name],
-            "cost_ratio": ratios[name],
-            "cost_matched": is_matched(ratios[name]),
-        }
-        for name, difference in found.items()
+        "differences": {f"{treatment} - {name}": rows[name] for name in controls},
+        "differences_at_nearest_cost": {
+            f"{treatment} - {name}": {**rows[name], "variants": some}
+            for name, some in variants.items()
+        },
     }
 
 

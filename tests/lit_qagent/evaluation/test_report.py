@@ -1,7 +1,8 @@
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -21,9 +22,13 @@ from tests.toy_players import WordScorer, make_episode, make_evaluation, with_re
 EVIL = "<script>alert('x')</script> & | `"
 
 
-def make_folder(folder: Path, episodes: Iterable[PlayedEpisode]) -> Path:
+def make_folder(
+    folder: Path,
+    episodes: Iterable[PlayedEpisode],
+    play: Mapping[str, Any] = MappingProxyType({}),
+) -> Path:
     """Write a results folder of three agents by hand."""
-    evaluation = make_evaluation(folder, tasks={"num_tasks": 2})
+    evaluation = make_evaluation(folder, tasks={"num_tasks": 2}, play=play)
     settings = evaluation.settings({"task_ids": ["x", "y", "z"], "base_model": EVIL})
     manifest.claim(folder / "manifest.json", settings, "Results folder")
     with EpisodeLog(folder / "trajectories.jsonl") as log:
@@ -216,9 +221,32 @@ def test_the_control_nearest_in_cost_is_named_and_compared(tmp_path: Path) -> No
     assert name == "q_guided - random_of_9"
     assert (row["mean"], row["cost_matched"]) == (0.5, True)
     assert row["variants"] == ["random_of_4", "random_of_9"]
+    # Each is one of two comparisons in this report.
+    assert (row["p_value"], row["p_holm"]) == (0.5, 1.0)
     for kind in ("md", "html"):
         text = (tmp_path / f"report.{kind}").read_text()
         assert "random_of_9 (of random_of_4, random_of_9)" in text
+
+
+def test_a_verdict_follows_the_p_value_corrected_for_the_number_of_controls(
+    tmp_path: Path,
+) -> None:
+    tasks = [f"t{number}" for number in range(6)]
+    episodes = [
+        *with_rewards("q_guided", {task: [0.3 + i / 100] for i, task in enumerate(tasks)}),
+        *with_rewards("plain", {task: [0.0] for task in tasks}),
+        *with_rewards("random_of_n", {task: [0.1] for task in tasks}),
+    ]
+
+    both = write_report(make_folder(tmp_path / "both", episodes))["differences"]
+    one = write_report(make_folder(tmp_path / "one", episodes, {"controls": ["plain"]}))
+
+    # Two of the 64 ways to sign six tasks are as far from zero: p is .031 alone, .0625 of two.
+    shown = [(row["p_value"], row["p_holm"], row["verdict"]) for row in both.values()]
+    assert shown == [(0.03125, 0.0625, "no difference shown")] * 2
+    row = one["differences"]["q_guided - plain"]
+    assert (row["p_holm"], row["verdict"]) == (0.03125, "better")
+    assert "q_guided - plain: no difference" in (tmp_path / "both" / "report.html").read_text()
 
 
 def test_without_variants_of_a_control_there_is_no_nearest(tmp_path: Path) -> None:
@@ -246,7 +274,7 @@ def test_markdown_has_the_tables_and_the_honest_header(tmp_path: Path) -> None:
     assert "| plain | 1 | 0.125 [0.000, 0.250] |" in text
     row = "+0.625 [+0.500, +0.750] | no difference shown | 1.000 | 0.500 | 0.350"
     assert f"| q_guided - plain | {row} |" in text
-    assert "leaves out zero and that p alone is at most 0.05" in text
+    assert "leaves out zero and that the corrected p is at most 0.05" in text
     assert "free text, without thoughts" in text
     assert "trained on 3 tasks, none of them among these" in text
     assert "11 of 12 episodes finished, 1 failed, 0 not played" in text
