@@ -12,7 +12,6 @@ from lit_qagent.core import manifest
 from lit_qagent.core.errors import StoreError
 from lit_qagent.evaluation.cost import Prices
 from lit_qagent.evaluation.episodes import EpisodeLog, PlayedEpisode
-from lit_qagent.evaluation.plots import curve_plots, difference_plot, reward_plot
 from lit_qagent.evaluation.report import write_report
 from lit_qagent.evaluation.shard import EpisodeShard
 from lit_qagent.evaluation.specs import AgentSpec
@@ -261,7 +260,8 @@ def test_html_is_one_file_with_every_text_escaped(tmp_path: Path) -> None:
     assert "<script" not in page
     assert "&lt;script&gt;alert" in page
     assert not re.search(r"(src|href)=\"(?!#)", page)
-    assert page.count("<svg") == 2
+    assert page.count("<svg") == 3
+    assert "<h2>Reward against tokens</h2>" in page
     assert "Q = 0.5000" in page
     assert "q_guided - plain: no difference shown" in page
     assert "Not complete:" in page
@@ -315,56 +315,3 @@ def test_a_folder_of_another_schema_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(StoreError, match="has schema 0, this version reads 1; play again"):
         write_report(tmp_path)
-
-
-def agent_row(num_candidates: int, **changes: Any) -> dict[str, Any]:  # noqa: ANN401
-    interval = {"reward": {"low": 0.1, "high": 0.3}}
-    row = {"selector": "a.FirstSelector", "sampling": None, "num_candidates": num_candidates}
-    return {**row, "reward": 0.2, "tokens": 9.0 * num_candidates, "intervals": interval, **changes}
-
-
-def test_only_agents_that_differ_in_their_candidates_alone_share_a_line() -> None:
-    usual = {"temperature": 2.0, "top_p": 1.0, "max_tokens": 8, "stop": []}
-    adaptive = "a.AdaptiveQSelector"
-    agents = {
-        "plain": agent_row(1),
-        "plain_again": agent_row(2, sampling=usual),
-        "plain_t1": agent_row(2, sampling={**usual, "temperature": 1.0}),
-        "narrow": agent_row(4, selector=adaptive, selector_options={"margin": 0.1}),
-        "wide": agent_row(8, selector=adaptive, selector_options={"margin": 0.5}),
-    }
-
-    legend = re.findall(r">([^<>]+)</text>", curve_plots(agents, usual)["reward_by_n"])
-
-    lines = ["First", "First, temperature 1.0", "AdaptiveQ, margin 0.1", "AdaptiveQ, margin 0.5"]
-    assert [text for text in legend if text.startswith(("First", "Adaptive"))] == lines
-
-
-def test_plots_mark_what_no_agent_can_know_as_tables_do() -> None:
-    known = {"uses": "the true reward"}
-    trials = {"trials": {"class": "b.BestOfTrials", "num_trials": 5}}
-    agents = {
-        "oracle": agent_row(2, selector="a.OracleSelector", **known),
-        "best_of_5": agent_row(1, **trials, **known),
-        "plain": agent_row(2),
-    }
-    difference = {"mean": 0.1, "low": 0.0, "high": 0.2, "tasks": 3}
-    report = {"agents": agents, "differences": dict.fromkeys(["plain - oracle"], difference)}
-
-    by_n = curve_plots(agents | {"plain_1": agent_row(1)}, {})["reward_by_n"]
-
-    for text in ("Oracle †", "First + BestOfTrials †", "First"):
-        assert f">{text}</text>" in by_n
-    for text in ("oracle †", "best_of_5 †", "plain"):
-        assert f">{text}</text>" in reward_plot(agents)
-    assert ">plain - oracle †</text>" in difference_plot(report)
-    for plot in (by_n, reward_plot(agents), difference_plot(report)):
-        assert ">† uses the true reward</text>" in plot
-    assert "†" not in reward_plot({"plain": agent_row(1)})
-
-
-def test_plots_of_nothing_are_empty() -> None:
-    empty: dict[str, Any] = {"plain": {"failures": 1}}
-
-    assert reward_plot(empty) == ""
-    assert difference_plot({"agents": empty, "differences": {}}) == ""
