@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from data_collection.pair_draft import DrawnPair
-from lit_qagent.core.actions import canonical_action, parse_command
+from lit_qagent.core.actions import canonical_command
 from lit_qagent.core.errors import ConfigError
 from lit_qagent.core.pairs import ChatMessages, PreferencePair
 
@@ -93,4 +93,4 @@ def _is_one_command(pair: PreferencePair) -> bool:
 
 def _commands(messages: ChatMessages) -> list[str]:
     actions = [each["content"] for each in messages if each["role"] == "assistant"]
-    return [canonical_action(parse_command(action) or action) for action in actions]
+    return [canonical_command(action) for action in actions]

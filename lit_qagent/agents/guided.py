@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from lit_qagent.agents.prompts import PromptSpec, action_constraint, add_notes
 from lit_qagent.agents.selection import Scorer, Selection, Selector
-from lit_qagent.core.errors import ConfigError, ContextOverflow
+from lit_qagent.core.errors import ContextOverflow
 from lit_qagent.core.records import (
     Constraint,
     History,
@@ -111,8 +111,7 @@ class GuidedAgent:
     scorer: Scorer | None = None
 
     def __post_init__(self) -> None:
-        if self.num_candidates < 1:
-            raise ConfigError(f"num_candidates must be >= 1, got {self.num_candidates}")
+        self.selector.check_budget(self.num_candidates)
 
     async def decide(
         self,

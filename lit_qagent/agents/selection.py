@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
-from lit_qagent.core.actions import canonical_action
+from lit_qagent.core.actions import canonical_action, canonical_command
 from lit_qagent.core.errors import ConfigError, ModelError
 from lit_qagent.core.records import History, Proposal
 
@@ -41,10 +41,24 @@ class Selector(ABC):
         needs_scorer: True if it needs a Q-model.
         uses: What the rule knows that no agent can know in earnest, such as ``the true reward``;
             every report says it. Empty for an honest rule.
+        min_candidates: Fewest actions per decision that the rule makes sense with.
     """
 
     needs_scorer: ClassVar[bool] = False
     uses: ClassVar[str] = ""
+    min_candidates: ClassVar[int] = 1
+
+    def check_budget(self, num_candidates: int) -> None:
+        """Refuse an agent that samples too few actions for this rule.
+
+        Raises:
+            ConfigError: It samples fewer than ``min_candidates``.
+        """
+        if num_candidates < self.min_candidates:
+            raise ConfigError(
+                f"num_candidates must be >= {self.min_candidates} for {type(self).__name__}, "
+                f"got {num_candidates}; raise it or take another selector"
+            )
 
     def num_first(self, budget: int) -> int:
         """Return how many proposals to sample at first; ``budget`` is the most for one decision."""
@@ -103,7 +117,10 @@ class RandomSelector(Selector):
 
 
 class MajoritySelector(Selector):
-    """Takes the action proposed most often; ties go to the earlier proposal."""
+    """Takes the command proposed most often; ties go to the earlier proposal.
+
+    Thoughts do not count: hardly two are equal, so every message would be one of a kind.
+    """
 
     async def select(
         self,
@@ -113,14 +130,17 @@ class MajoritySelector(Selector):
         rng: random.Random,
         scorer: Scorer | None = None,
     ) -> Selection:
-        """Pick the most frequent action."""
-        keys = [canonical_action(proposal.text) for proposal in proposals]
+        """Pick the first proposal of the most frequent command."""
+        keys = [canonical_command(proposal.text) for proposal in proposals]
         [(winner, _)] = Counter(keys).most_common(1)
         return Selection(index=keys.index(winner))
 
 
 class QSelector(Selector):
-    """Takes the action of highest Q (METHOD: ``argmax Q(u, tau_t, a)``); equal ones scored once."""
+    """Takes the action of highest Q (METHOD: ``argmax Q(u, tau_t, a)``); equal ones scored once.
+
+    Equal is the whole message, as the Q-model reads the thought too.
+    """
 
     needs_scorer: ClassVar[bool] = True
 
@@ -179,7 +199,7 @@ class AdaptiveQSelector(QSelector):
     request; what was sampled and scored before is kept.
 
     Args:
-        first: Proposals in the first batch.
+        first: Proposals in the first batch, at least two: one alone would always be clear.
         more: Proposals in each further batch.
         margin: Sampling ends once the best action's Q exceeds the next one's by this much.
 
@@ -187,11 +207,16 @@ class AdaptiveQSelector(QSelector):
         ConfigError: A value is out of range.
     """
 
+    min_candidates: ClassVar[int] = 2
+
     def __init__(self, first: int = 2, more: int = 1, margin: float = 0.1) -> None:
-        if first < 1 or more < 1:
+        if first < 2:
             raise ConfigError(
-                f"AdaptiveQSelector: first and more must be >= 1, got {first} and {more}"
+                f"AdaptiveQSelector.first must be >= 2, got {first}: it samples more while the two "
+                "best actions are close, and of one action it never would; raise it"
             )
+        if more < 1:
+            raise ConfigError(f"AdaptiveQSelector.more must be >= 1, got {more}")
         if margin < 0:
             raise ConfigError(f"AdaptiveQSelector.margin must be >= 0, got {margin}")
         self.first = first
@@ -205,10 +230,13 @@ class AdaptiveQSelector(QSelector):
     def num_more(self, selection: Selection, proposals: Sequence[Proposal], budget: int) -> int:
         """Return the size of the next batch, 0 if the best action is clear or the budget spent.
 
-        One action alone, however often proposed, is clear: the policy is sure of it.
+        One command alone, however often proposed and with whatever thoughts, is clear: the policy
+        is sure of it. Of several messages with one command the best one counts.
         """
-        keys = [canonical_action(proposal.text) for proposal in proposals]
-        value_of = dict(zip(keys, selection.scores or (), strict=True))
+        value_of: dict[str, float] = {}
+        for proposal, score in zip(proposals, selection.scores or (), strict=True):
+            command = canonical_command(proposal.text)
+            value_of[command] = max(score, value_of.get(command, score))
         best, *others = sorted(value_of.values(), reverse=True)
         if not others or best - others[0] >= self.margin:
             return 0

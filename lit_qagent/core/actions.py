@@ -86,6 +86,18 @@ def canonical_action(action: str) -> str:
     return " ".join(action.split())
 
 
+def canonical_command(action: str) -> str:
+    r"""Return the canonical form of the command in a message, of the whole text if it has none.
+
+    Two messages of equal commands do the same in the world, whatever was thought before.
+
+    Examples:
+        >>> canonical_command("Thought: it is cheap.\nAction: click[Buy  Now]")
+        'click[Buy Now]'
+    """
+    return canonical_action(parse_command(action) or action)
+
+
 def _command_below(text: str, position: int) -> str:
     """Return the command in the line below a label that has nothing behind it."""
     match = _FOLLOWING_LINE.match(text, position)

@@ -115,11 +115,23 @@ def _best_share(actions: Sequence[tuple[float, float]]) -> float:
 def write_agreement(
     folder: Path, rows: Sequence[Mapping[str, Any]], identity: Mapping[str, Any]
 ) -> None:
-    """Keep the rows in a results folder, with what they were measured on."""
+    """Keep the rows in a results folder.
+
+    Args:
+        folder: The results folder.
+        rows: Those of `measure_agreement`.
+        identity: What they were measured on: ``lineage_hash`` of the Q-model, ``pairs_hash``.
+    """
     manifest.write_json(folder / AGREEMENT_FILE, {**identity, "by_depth": list(rows)})
 
 
-def read_agreement(folder: Path) -> dict[str, Any]:
-    """Return what `write_agreement` wrote; without any, no rows."""
+def read_agreement(folder: Path, lineage_hash: str) -> dict[str, Any]:
+    """Return what `write_agreement` wrote for a Q-model; without any, no rows.
+
+    Args:
+        folder: The results folder.
+        lineage_hash: Of the Q-model; rows that were measured with another one are left out.
+    """
     path = folder / AGREEMENT_FILE
-    return manifest.read(path, "Results folder") if path.exists() else {"by_depth": []}
+    found = manifest.read(path, "Results folder") if path.exists() else {}
+    return found if found.get("lineage_hash") == lineage_hash else {"by_depth": []}

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from lit_qagent.core.errors import ConfigError, StoreError
 from lit_qagent.core.manifest import differences
-from lit_qagent.evaluation.differences import difference_row, significance_rows
+from lit_qagent.evaluation.differences import difference_rows
 from lit_qagent.evaluation.episodes import PlayedEpisode, read_episodes
 from lit_qagent.evaluation.report import read_settings
 from lit_qagent.evaluation.shard import RESULTS_FOLDER
@@ -89,7 +89,7 @@ def compare_runs(a: Run, b: Run, pairs: Sequence[tuple[str, str]]) -> dict[str, 
     found = {
         name: compare(b.of(second), a.of(first), metrics) for name, (first, second) in names.items()
     }
-    tests = significance_rows(found)
+    rows = difference_rows(found)
     seeds = [run.settings["tasks"]["seeds"] for run in (a, b)]
     return {
         "run_a": str(a.folder),
@@ -106,8 +106,7 @@ def compare_runs(a: Run, b: Run, pairs: Sequence[tuple[str, str]]) -> dict[str, 
                 "b": _means(b.of(second), metrics),
                 "uses_a": a.settings["agents"][first].get("uses"),
                 "uses_b": b.settings["agents"][second].get("uses"),
-                **difference_row(found[name]),
-                **tests[name],
+                **rows[name],
             }
             for name, (first, second) in names.items()
         },
@@ -152,8 +151,8 @@ def comparison_text(result: Mapping[str, Any]) -> str:
             f"{result['tasks']} tasks, seeds {', '.join(map(str, result['seeds']))}; paired on "
             "episodes that both have finished. 95 % bootstrap intervals over tasks; permutation "
             'p-values corrected for the number of pairs by Holm\'s method. "better" and '
-            '"worse" mean that the interval leaves out zero and that the p-value before the '
-            "correction is at most 0.05. A and B: means over all finished episodes of the run.",
+            '"worse" mean that the interval leaves out zero and that the corrected p-value '
+            "is at most 0.05. A and B: means over all finished episodes of the run.",
             "",
             *lines,
             "",

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from lit_qagent.core.actions import canonical_action
+from lit_qagent.core.actions import canonical_command
 from lit_qagent.evaluation.episodes import PlayedEpisode, PlayedStep
 
 
@@ -15,7 +15,7 @@ def decisions_by_depth(episodes: Iterable[PlayedEpisode]) -> list[dict[str, Any]
 
     Returns:
         ``depth`` (steps taken before), ``decisions``, ``invalid_rate``, ``distinct`` (mean number
-        of different candidates) and ``score_gain``: mean value of the executed action above the
+        of different commands) and ``score_gain``: mean value of the executed action above the
         mean of all candidates, None if no values were computed.
     """
     steps: defaultdict[int, list[PlayedStep]] = defaultdict(list)
@@ -42,7 +42,8 @@ def regret_by_depth(
 
     The oracle has values where it was itself, so an agent's decision is measured as long as it has
     done what the oracle did up to there, on the same task and seed, and the oracle has a value for
-    its action. At depth 0 that is nearly every task; deeper it is a part, and its size is said.
+    its command; thoughts may differ. At depth 0 that is nearly every task; deeper it is a part, and
+    its size is said.
 
     Args:
         episodes: Episodes of one agent.
@@ -75,20 +76,27 @@ def _regrets(
 ) -> Iterable[tuple[int, float]]:
     for depth, (step, oracle) in enumerate(zip(ours, theirs, strict=False)):
         values = _values(oracle)
-        taken = values.get(canonical_action(step.action))
+        command = canonical_command(step.action)
+        taken = values.get(command)
         if taken is not None:
             yield depth, max(values.values()) - taken
-        if canonical_action(step.action) != canonical_action(oracle.action):
+        if command != canonical_command(oracle.action):
             return
 
 
 def _values(step: PlayedStep) -> dict[str, float]:
-    keys = [canonical_action(text) for text in step.candidates]
-    return dict(zip(keys, step.scores, strict=True)) if step.scores else {}
+    """Return command -> value, the highest of all candidates with that command."""
+    values: dict[str, float] = {}
+    if not step.scores:
+        return values
+    for text, score in zip(step.candidates, step.scores, strict=True):
+        command = canonical_command(text)
+        values[command] = max(score, values.get(command, score))
+    return values
 
 
 def _distinct(step: PlayedStep) -> set[str]:
-    return {canonical_action(text) for text in step.candidates}
+    return {canonical_command(text) for text in step.candidates}
 
 
 def _gain(step: PlayedStep) -> float:

@@ -13,8 +13,30 @@ COSTS = frozenset({"steps", "tokens", "generated_tokens", "invalid_rate"})
 _NO_TEST = {"p_value": None, "p_holm": None, "detectable": None}
 
 
-def difference_row(difference: Difference) -> dict[str, Any]:
-    """Return a difference as JSON values: that of the reward, and the others under ``others``."""
+def difference_rows(found: Mapping[str, Difference]) -> dict[str, dict[str, Any]]:
+    """Return several differences as JSON values, their tests corrected for their number.
+
+    Args:
+        found: Name -> difference; together one family of tests.
+
+    Returns:
+        Name -> ``mean``, ``low``, ``high``, ``verdict``, ``p_value``, ``p_holm`` and
+        ``detectable`` of the reward; ``tasks`` and ``excluded_episodes``; the estimates and
+        verdicts of the other quantities under ``others``, and the tests of all under ``tests``.
+        Verdicts follow the corrected p-value.
+    """
+    tests = _tests(found)
+    return {
+        name: {
+            **_estimates(difference, tests[name]),
+            **tests[name].get(MAIN, _NO_TEST),
+            "tests": tests[name],
+        }
+        for name, difference in found.items()
+    }
+
+
+def _estimates(difference: Difference, tests: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     counts = {
         "tasks": difference.tasks,
         "excluded_episodes": difference.excluded_episodes,
@@ -23,32 +45,27 @@ def difference_row(difference: Difference) -> dict[str, Any]:
         nothing = {"mean": None, "low": None, "high": None}
         return {**nothing, **counts, "verdict": "nothing to compare", "others": {}}
     rows = {
-        key: _estimate_row(key, one, difference.p_values[key])
+        key: _estimate_row(key, one, tests[key]["p_holm"])
         for key, one in difference.estimates.items()
     }
     return {**rows.pop(MAIN), **counts, "others": rows}
 
 
-def _estimate_row(key: str, estimate: Estimate, p_value: float | None) -> dict[str, Any]:
-    found: str = verdict(estimate, p_value)
+def _estimate_row(key: str, estimate: Estimate, p_holm: float | None) -> dict[str, Any]:
+    found: str = verdict(estimate, p_holm)
     if key in COSTS:
         found = {"better": "more", "worse": "less"}.get(found, found)
     return {**asdict(estimate), "verdict": found}
 
 
-def significance_rows(found: Mapping[str, Difference]) -> dict[str, dict[str, Any]]:
-    """Return the tests of several differences, corrected for their number.
-
-    Returns:
-        Name -> ``p_value``, ``p_holm`` and ``detectable`` of the reward, and under ``tests`` those
-        of every quantity.
-    """
+def _tests(found: Mapping[str, Difference]) -> dict[str, dict[str, dict[str, Any]]]:
+    """Return name -> quantity -> ``p_value``, ``p_holm`` and ``detectable``."""
     quantities = {key for difference in found.values() for key in difference.p_values}
     corrected = {
         key: holm({name: difference.p_values.get(key) for name, difference in found.items()})
         for key in quantities
     }
-    tests = {
+    return {
         name: {
             key: {
                 "p_value": p_value,
@@ -59,4 +76,3 @@ def significance_rows(found: Mapping[str, Difference]) -> dict[str, dict[str, An
         }
         for name, difference in found.items()
     }
-    return {name: {**some.get(MAIN, _NO_TEST), "tests": some} for name, some in tests.items()}

@@ -10,6 +10,7 @@ from typing import Any, Final, Literal, NamedTuple, Self
 
 from lit_qagent.agents.episode import Episode
 from lit_qagent.core.errors import ContextOverflow, PolicyFailure, StoreError
+from lit_qagent.core.records import RequestCost, Usage
 
 TRAJECTORIES_GLOB = "trajectories*.jsonl"
 
@@ -174,10 +175,12 @@ class LogContents(NamedTuple):
     Attributes:
         episodes: One record of every episode: the finished one if there is any, else the last.
         torn_lines: Last lines that a killed process left unfinished; they count as not played.
+        usage: What all records have cost, also failed ones that a later try stands for.
     """
 
     episodes: dict[EpisodeKey, PlayedEpisode]
     torn_lines: int
+    usage: Usage
 
 
 def read_episodes(folder: Path) -> LogContents:
@@ -190,12 +193,21 @@ def read_episodes(folder: Path) -> LogContents:
         StoreError: A line is corrupt, or an episode was finished twice.
     """
     episodes: dict[EpisodeKey, PlayedEpisode] = {}
+    usage = Usage()
     torn = 0
     for path in sorted(folder.glob(TRAJECTORIES_GLOB)):
         *lines, rest = path.read_bytes().split(b"\n")
         torn += bool(rest)
-        _merge(episodes, _parse_lines(path, lines), path)
-    return LogContents(episodes, torn)
+        for episode in _parse_lines(path, lines):
+            usage.add(
+                RequestCost(
+                    requests=episode.requests,
+                    prompt_tokens=episode.prompt_tokens,
+                    generated_tokens=episode.generated_tokens,
+                )
+            )
+            _merge(episodes, episode, path)
+    return LogContents(episodes, torn, usage)
 
 
 class EpisodeLog:
@@ -287,15 +299,12 @@ def _parse_lines(path: Path, lines: Iterable[bytes]) -> Iterable[PlayedEpisode]:
             ) from error
 
 
-def _merge(
-    episodes: dict[EpisodeKey, PlayedEpisode], found: Iterable[PlayedEpisode], path: Path
-) -> None:
-    for episode in found:
-        earlier = episodes.get(episode.key)
-        if earlier is None or earlier.failure is not None:
-            episodes[episode.key] = episode
-        elif episode.failure is None:
-            raise StoreError(
-                f"Results file {str(path)!r} holds an episode that was finished before: "
-                f"{episode.key}; delete one of its lines"
-            )
+def _merge(episodes: dict[EpisodeKey, PlayedEpisode], episode: PlayedEpisode, path: Path) -> None:
+    earlier = episodes.get(episode.key)
+    if earlier is None or earlier.failure is not None:
+        episodes[episode.key] = episode
+    elif episode.failure is None:
+        raise StoreError(
+            f"Results file {str(path)!r} holds an episode that was finished before: "
+            f"{episode.key}; delete one of its lines"
+        )

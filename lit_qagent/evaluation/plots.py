@@ -53,7 +53,8 @@ def curve_plots(
     """Draw reward against candidates per decision and against tokens per episode.
 
     Agents of one selector and its options, one sampling and one kind of trials are joined by a
-    line. Empty if none of these groups has several numbers of candidates.
+    line. The curve over candidates is left out if none of these groups has several numbers of
+    them, and both are with fewer than two agents.
 
     Args:
         agents: Those of a report.
@@ -63,15 +64,16 @@ def curve_plots(
     for row in agents.values():
         if "reward" in row:
             groups.setdefault(_group(row, sampling), []).append(row)
-    if all(len({row["num_candidates"] for row in some}) < 2 for some in groups.values()):
+    if sum(len(some) for some in groups.values()) < 2:
         return {}
     note = _flag_note(agents)
-    labels = {
-        "num_candidates": f"candidates per decision{note}",
-        "tokens": f"prompt and generated tokens per episode{note}",
-    }
-    plots = {key: _curve_plot(groups, key=key, label=label) for key, label in labels.items()}
-    return {"reward_by_n": plots["num_candidates"], "reward_by_tokens": plots["tokens"]}
+    plots = {}
+    if any(len({row["num_candidates"] for row in some}) > 1 for some in groups.values()):
+        label = f"candidates per decision{note}"
+        plots["reward_by_n"] = _curve_plot(groups, key="num_candidates", label=label)
+    label = f"prompt and generated tokens per episode{note}"
+    plots["reward_by_tokens"] = _curve_plot(groups, key="tokens", label=label)
+    return plots
 
 
 def _group(row: Mapping[str, Any], sampling: Mapping[str, Any]) -> str:

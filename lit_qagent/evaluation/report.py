@@ -13,6 +13,7 @@ from jinja2 import FileSystemLoader, StrictUndefined, select_autoescape
 from lit_qagent.agents.selection import OracleSelector
 from lit_qagent.core import manifest
 from lit_qagent.core.errors import StoreError
+from lit_qagent.core.records import Usage
 from lit_qagent.evaluation import tables
 from lit_qagent.evaluation.agreement import read_agreement
 from lit_qagent.evaluation.cost import (
@@ -22,7 +23,7 @@ from lit_qagent.evaluation.cost import (
     nearest_in_cost,
 )
 from lit_qagent.evaluation.depths import decisions_by_depth, regret_by_depth
-from lit_qagent.evaluation.differences import difference_row, significance_rows
+from lit_qagent.evaluation.differences import difference_rows
 from lit_qagent.evaluation.episodes import TRAJECTORIES_GLOB, PlayedEpisode, read_episodes
 from lit_qagent.evaluation.outcomes import choose_examples, count_outcomes
 from lit_qagent.evaluation.plots import curve_plots, difference_plot, reward_plot
@@ -51,10 +52,11 @@ def write_report(folder: Path) -> dict[str, Any]:
         StoreError: The folder has no manifest, no episodes, or is damaged.
     """
     settings = read_settings(folder)
-    episodes = list(read_episodes(folder).episodes.values())
+    contents = read_episodes(folder)
+    episodes = list(contents.episodes.values())
     if not episodes:
         raise StoreError(f"{RESULTS_FOLDER} {str(folder)!r} has no episodes; play some first")
-    report = build_report(folder, settings, episodes)
+    report = build_report(folder, settings, episodes, contents.usage)
     manifest.write_json(folder / "report.json", report)
     context = {
         "report": report,
@@ -82,9 +84,19 @@ def write_report(folder: Path) -> dict[str, Any]:
 
 
 def build_report(
-    folder: Path, settings: Mapping[str, Any], episodes: Sequence[PlayedEpisode]
+    folder: Path,
+    settings: Mapping[str, Any],
+    episodes: Sequence[PlayedEpisode],
+    usage: Usage,
 ) -> dict[str, Any]:
-    """Return the whole report as JSON values."""
+    """Return the whole report as JSON values.
+
+    Args:
+        folder: The results folder.
+        settings: Its manifest.
+        episodes: One record of every episode.
+        usage: What playing has cost, episodes that were played again included.
+    """
     metrics = metric_names(episodes)
     by_agent = {name: [e for e in episodes if e.agent == name] for name in settings["agents"]}
     prices = settings.get("prices")
@@ -110,18 +122,17 @@ def build_report(
             }
             for name, some in by_agent.items()
         },
-        "differences": _differences(settings, settings["controls"], by_agent, metrics),
-        "differences_at_nearest_cost": _nearest_differences(settings, by_agent, metrics),
+        **_differences(settings, by_agent, metrics),
         "by_depth": {name: decisions_by_depth(some) for name, some in by_agent.items()},
         "regret_by_depth": _regrets(settings, by_agent),
-        "agreement_by_depth": read_agreement(folder)["by_depth"],
+        "agreement_by_depth": read_agreement(folder, settings["q_model"]["lineage_hash"])[
+            "by_depth"
+        ],
         "split": settings["tasks"]["split"],
         "seeds": settings["tasks"]["seeds"],
         **{key: settings[key] for key in ("environment", "policy", "prompt", "sampling")},
         "q_model": settings["q_model"],
-        "requests": sum(e.requests for e in episodes),
-        "prompt_tokens": sum(e.prompt_tokens for e in episodes),
-        "generated_tokens": sum(e.generated_tokens for e in episodes),
+        **usage.to_dict(),
         **_cost(folder),
         "versions": installed_versions(),
         "hashes": _hashes(folder, settings),
@@ -175,47 +186,34 @@ def _with_failures(
     return {"failures_as_zero": {key: asdict(estimate) for key, estimate in found.items()}}
 
 
-def _nearest_differences(
-    settings: Mapping[str, Any],
-    by_agent: Mapping[str, Sequence[PlayedEpisode]],
-    metrics: Sequence[str],
-) -> dict[str, Any]:
-    """Return treatment minus the nearest in cost of controls with several numbers of candidates.
-
-    ``variants`` of a row are the agents that there were to choose from.
-    """
-    prices = settings.get("prices")
-    cost = {name: cost_per_episode(some, prices) for name, some in by_agent.items()}
-    treatment, controls = settings["treatment"], settings["controls"]
-    variants = nearest_in_cost(treatment, controls, settings["agents"], cost)
-    rows = _differences(settings, list(variants), by_agent, metrics)
-    return {
-        name: {**row, "variants": some}
-        for (name, row), some in zip(rows.items(), variants.values(), strict=True)
-    }
-
-
 def _differences(
     settings: Mapping[str, Any],
-    controls: Sequence[str],
     by_agent: Mapping[str, Sequence[PlayedEpisode]],
     metrics: Sequence[str],
-) -> dict[str, Any]:
-    """Return treatment minus each control, tested with a correction for their number."""
-    treatment = settings["treatment"]
-    found = {name: compare(by_agent[treatment], by_agent[name], metrics) for name in controls}
-    prices = settings.get("prices")
-    cost = {name: cost_per_episode(some, prices) for name, some in by_agent.items()}
-    ratios = {name: cost_ratio(cost[treatment], cost[name]) for name in controls}
-    tests = significance_rows(found)
+) -> dict[str, dict[str, Any]]:
+    """Return treatment minus each control, and minus the nearest in cost of controls' variants.
+
+    All are one family of tests, so that a pair has one verdict wherever it is shown. ``variants``
+    of a row at nearest cost are the agents that there were to choose from.
+    """
+    treatment, controls = settings["treatment"], settings["controls"]
+    cost = {name: cost_per_episode(some, settings.get("prices")) for name, some in by_agent.items()}
+    variants = nearest_in_cost(treatment, controls, settings["agents"], cost)
+    found = {
+        name: compare(by_agent[treatment], by_agent[name], metrics)
+        for name in dict.fromkeys([*controls, *variants])
+    }
+    ratios = {name: cost_ratio(cost[treatment], cost[name]) for name in found}
+    rows = {
+        name: {**row, "cost_ratio": ratios[name], "cost_matched": is_matched(ratios[name])}
+        for name, row in difference_rows(found).items()
+    }
     return {
-        f"{treatment} - {name}": {
-            **difference_row(difference),
-            **tests[name],
-            "cost_ratio": ratios[name],
-            "cost_matched": is_matched(ratios[name]),
-        }
-        for name, difference in found.items()
+        "differences": {f"{treatment} - {name}": rows[name] for name in controls},
+        "differences_at_nearest_cost": {
+            f"{treatment} - {name}": {**rows[name], "variants": some}
+            for name, some in variants.items()
+        },
     }
 
 

@@ -15,12 +15,18 @@ from lit_qagent.agents.selection import Scorer
 from lit_qagent.core import manifest
 from lit_qagent.core.errors import ConfigError
 from lit_qagent.evaluation.agreement import (
+    AGREEMENT_FILE,
     measure_agreement,
     read_agreement,
     read_siblings,
     write_agreement,
 )
-from lit_qagent.evaluation.episodes import EpisodeLog, PlayedEpisode, read_episodes
+from lit_qagent.evaluation.episodes import (
+    TRAJECTORIES_GLOB,
+    EpisodeLog,
+    PlayedEpisode,
+    read_episodes,
+)
 from lit_qagent.evaluation.lineage import (
     check_overlap,
     check_prompt,
@@ -45,12 +51,21 @@ class EpisodeShard:
         evaluation: What is evaluated.
         rank: Number of this process, from 0.
         world_size: Number of processes.
+        barrier: Waits until every process has called it; not needed by one process alone.
     """
 
-    def __init__(self, evaluation: Evaluation, *, rank: int = 0, world_size: int = 1) -> None:
+    def __init__(
+        self,
+        evaluation: Evaluation,
+        *,
+        rank: int = 0,
+        world_size: int = 1,
+        barrier: Callable[[str], object] | None = None,
+    ) -> None:
         self.evaluation = evaluation
         self.rank = rank
         self.world_size = world_size
+        self._barrier = barrier
 
     def play(self, scorer: Scorer | None, lineage: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Play what is not played yet; return every episode of this share as plain values.
@@ -64,7 +79,8 @@ class EpisodeShard:
             OverlapError: Held-out tasks are among those.
             CheckpointError: The Q-model was trained on prompts of another form.
             ConfigError: An agent needs a Q-model and there is none.
-            StoreError: The output folder was made with other settings, or is damaged.
+            StoreError: The output folder was made with other settings, is damaged, or another run
+                is playing into it.
             KeyboardInterrupt: On Ctrl-C; finished episodes are kept, and how to go on is said.
         """
         tasks = self.evaluation.held_out_tasks()
@@ -72,12 +88,13 @@ class EpisodeShard:
         check_prompt(self.evaluation.prompt, lineage)
         report_other_world(self.evaluation.environment.settings(), lineage)
         agents = self.evaluation.build_agents(scorer)
-        self._claim_folder(lineage)
-        self._compare_with_search(scorer, lineage)
         planned = plan_episodes(
             list(agents), tasks[self.rank :: self.world_size], self.evaluation.tasks.seeds
         )
-        self._play_missing(planned, agents)
+        with ExitStack() as stack:
+            log = self._claim_folder(lineage, stack)
+            self._compare_with_search(scorer, lineage)
+            self._play_missing(planned, agents, log)
         played = read_episodes(self._folder).episodes
         return [played[one.key].to_dict() for one in planned]
 
@@ -89,11 +106,9 @@ class EpisodeShard:
         if scorer is None:
             raise ConfigError("play.siblings needs a Q-model; give a checkpoint to predict")
         sets, pairs_hash = read_siblings(source, lineage)
-        identity = {
-            "pairs_hash": pairs_hash,
-            "lineage_hash": describe_lineage(lineage)["lineage_hash"],
-        }
-        if identity.items() <= read_agreement(self._folder).items():
+        lineage_hash = describe_lineage(lineage)["lineage_hash"]
+        identity = {"pairs_hash": pairs_hash, "lineage_hash": lineage_hash}
+        if identity.items() <= read_agreement(self._folder, lineage_hash).items():
             return
         rows: list[dict[str, Any]] = []
 
@@ -112,41 +127,68 @@ class EpisodeShard:
         """Each process appends to files of its own."""
         return f".rank{self.rank}.jsonl" if self.rank else ".jsonl"
 
-    def _claim_folder(self, lineage: Mapping[str, Any]) -> None:
-        """Check that the folder belongs to this run; one where nothing was played is taken over.
+    def _claim_folder(self, lineage: Mapping[str, Any], stack: ExitStack) -> EpisodeLog:
+        """Open this process's log, and check that the folder belongs to this run.
 
-        So is one that differs in prices alone: they decide what is reported, not what is played.
+        The manifest is looked at and written with the log locked, so that no other run is playing
+        under it. The first process goes first; the others then find its manifest.
         """
-        path = self._folder / MANIFEST_FILE
-        settings = self.evaluation.settings(lineage)
-        if path.exists():
-            old = manifest.read(path, RESULTS_FOLDER)
-            only_prices = not manifest.differences(_unpriced(old), _unpriced(settings))
-            if only_prices or not read_episodes(self._folder).episodes:
-                manifest.write_json(path, settings)
+        if self.rank:
+            self._wait_for_all()
+        self._folder.mkdir(parents=True, exist_ok=True)
+        log = stack.enter_context(EpisodeLog(self._folder / f"trajectories{self._suffix}"))
+        path, settings = self._folder / MANIFEST_FILE, self.evaluation.settings(lineage)
+        if not self.rank:
+            self._take_over(path, settings, log)
         manifest.claim(path, settings, RESULTS_FOLDER)
+        if not self.rank:
+            self._wait_for_all()
+        return log
+
+    def _take_over(self, path: Path, settings: Mapping[str, Any], log: EpisodeLog) -> None:
+        """Write the manifest anew if nothing was played, or if only prices differ.
+
+        Prices decide what is reported, not what is played. Folders of other commands, such as a
+        tree store, are never taken over: their settings name no Q-model.
+        """
+        if not path.exists():
+            return
+        old = manifest.read(path, RESULTS_FOLDER)
+        if not manifest.differences(old, settings):
+            return
+        if not manifest.differences(_unpriced(old), _unpriced(settings)):
+            manifest.write_json(path, settings)
+        elif "q_model" in old and not read_episodes(self._folder).episodes:
+            with ExitStack() as others:  # of a run whose first process has died
+                for one in set(self._folder.glob(TRAJECTORIES_GLOB)) - {log.path}:
+                    others.enter_context(EpisodeLog(one))
+                (self._folder / AGREEMENT_FILE).unlink(missing_ok=True)
+                manifest.write_json(path, settings)
+
+    def _wait_for_all(self) -> None:
+        if self._barrier is not None:
+            self._barrier("results folder")
 
     def _play_missing(
-        self, planned: Sequence[PlannedEpisode], agents: Mapping[str, GuidedAgent]
+        self,
+        planned: Sequence[PlannedEpisode],
+        agents: Mapping[str, GuidedAgent],
+        log: EpisodeLog,
     ) -> None:
         """Play the episodes that have no finished record, failed ones again."""
-        with ExitStack() as stack:
-            log = stack.enter_context(EpisodeLog(self._folder / f"trajectories{self._suffix}"))
-            played = read_episodes(self._folder).episodes
-            finished = {key for key, episode in played.items() if episode.failure is None}
-            missing = [one for one in planned if one.key not in finished]
-            totals = Counter(one.agent for one in missing)
-            progress = EpisodeProgress({name: totals[name] for name in agents})
-            if log.cut_bytes:
-                progress.say(f"Cut an unfinished last line ({log.cut_bytes} bytes) off {log.path}.")
-            if len(missing) < len(planned):
-                progress.say(
-                    f"{len(planned) - len(missing)} of {len(planned)} episodes were played before."
-                )
-            session = stack.enter_context(
-                Session(self._folder / f"sessions{self._suffix}", cut_bytes=log.cut_bytes)
+        played = read_episodes(self._folder).episodes
+        finished = {key for key, episode in played.items() if episode.failure is None}
+        missing = [one for one in planned if one.key not in finished]
+        totals = Counter(one.agent for one in missing)
+        progress = EpisodeProgress({name: totals[name] for name in agents})
+        if log.cut_bytes:
+            progress.say(f"Cut an unfinished last line ({log.cut_bytes} bytes) off {log.path}.")
+        if len(missing) < len(planned):
+            progress.say(
+                f"{len(planned) - len(missing)} of {len(planned)} episodes were played before."
             )
-            stack.enter_context(progress)
+        path = self._folder / f"sessions{self._suffix}"
+        with Session(path, cut_bytes=log.cut_bytes) as session, progress:
             self._run(missing, agents, progress, [log.append, session.count, progress.count])
 
     def _run(

@@ -41,8 +41,7 @@ class AgentSpec:
     trials: Trials | None = None
 
     def __post_init__(self) -> None:
-        if self.num_candidates < 1:
-            raise ConfigError(f"num_candidates must be >= 1, got {self.num_candidates}")
+        self.selector.check_budget(self.num_candidates)
 
     @property
     def needs_scorer(self) -> bool:

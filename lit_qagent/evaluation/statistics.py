@@ -233,7 +233,7 @@ def verdict(estimate: Estimate, p_value: float | None) -> Verdict:
 
     Args:
         estimate: The difference with its interval.
-        p_value: Of the permutation test, not corrected; None shows nothing.
+        p_value: Of the permutation test, corrected if it is one of several; None shows nothing.
     """
     if p_value is None or p_value > ALPHA:
         return "no difference shown"

@@ -116,7 +116,7 @@ def cost_table(report: Mapping[str, Any]) -> Rows:
 
 def depth_table(report: Mapping[str, Any]) -> Rows:
     """Return how the agents decide at each depth."""
-    rows = [["agent", "depth", "decisions", "invalid", "different candidates", "value gained"]]
+    rows = [["agent", "depth", "decisions", "invalid", "different commands", "value gained"]]
     for name, some in report["by_depth"].items():
         for row in some:
             cells = [str(row["decisions"]), f"{row['invalid_rate']:.1%}", f"{row['distinct']:.1f}"]

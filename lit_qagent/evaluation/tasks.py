@@ -71,6 +71,7 @@ class EpisodeDataModule(LightningDataModule):
                 self.evaluation,
                 rank=trainer.global_rank if trainer else 0,
                 world_size=trainer.world_size if trainer else 1,
+                barrier=trainer.strategy.barrier if trainer else None,
             )
         )
 

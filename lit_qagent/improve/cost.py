@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lit_qagent.evaluation.cost import Prices
-from lit_qagent.evaluation.episodes import TRAJECTORIES_GLOB, read_episodes
+from lit_qagent.evaluation.episodes import read_episodes
 from lit_qagent.improve.record import Record, round_folder
 
 COUNTS = ("requests", "prompt_tokens", "generated_tokens")
@@ -93,7 +93,4 @@ def _collected(folder: Path) -> Mapping[str, float]:
 
 
 def _played(folder: Path) -> Mapping[str, float]:
-    if not any(folder.glob(TRAJECTORIES_GLOB)):
-        return dict.fromkeys(COUNTS, 0)
-    episodes = list(read_episodes(folder).episodes.values())
-    return {name: sum(getattr(one, name) for one in episodes) for name in COUNTS}
+    return read_episodes(folder).usage.to_dict()

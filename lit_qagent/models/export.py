@@ -142,6 +142,11 @@ def read_checkpoint(folder: Path) -> CheckpointCard:
     Raises:
         CheckpointError: The folder is missing, incomplete, damaged, or of another version.
     """
+    if not folder.is_dir():
+        raise CheckpointError(
+            f"checkpoint: there is no folder {str(folder)!r}; train it with "
+            "`python -m lit_qagent fit --config ...`, or give the folder of another checkpoint"
+        )
     path = folder / CARD_FILE
     for file in (path, *_weight_files(folder)):
         if not file.is_file():

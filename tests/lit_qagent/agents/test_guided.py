@@ -239,7 +239,7 @@ def test_notes_reach_the_policy_and_not_the_scorer() -> None:
 
 
 def test_no_candidate_is_refused() -> None:
-    with pytest.raises(ConfigError, match="num_candidates must be >= 1, got 0"):
+    with pytest.raises(ConfigError, match="num_candidates must be >= 1 for FirstSelector, got 0"):
         GuidedAgent(
             policy=ScriptedPolicy(mode="uniform"),
             selector=FirstSelector(),

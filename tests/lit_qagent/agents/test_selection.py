@@ -57,6 +57,19 @@ def test_majority_counts_equal_actions_and_breaks_ties_by_order() -> None:
     assert _select(MajoritySelector(), "x|y").index == 0
 
 
+def test_majority_counts_commands_whatever_was_thought() -> None:
+    aloud = "Thought: {}.\nAction: click[{}]"
+    texts = [aloud.format("a", "x"), aloud.format("b", "y"), aloud.format("c", "y")]
+
+    assert _select(MajoritySelector(), "|".join(texts)).index == 1
+
+
+def test_q_scores_one_command_with_two_thoughts_twice() -> None:
+    texts = ["Thought: a.\nAction: click[x]", "Thought: longer.\nAction: click[x]"]
+
+    assert _select(QSelector(), "|".join(texts)).scores == tuple(float(len(t)) for t in texts)
+
+
 def test_q_takes_the_highest_value() -> None:
     selection = _select(QSelector(), "a|ccc|bb")
     assert selection.index == 1
@@ -134,6 +147,9 @@ def test_most_likely_is_refused_where_the_policy_reports_no_log_probabilities() 
         ("a|b", (1.0, 0.4), 0),  # clear
         ("a|b", (1.0, 1.0), 2),  # equal values of different actions are as close as can be
         ("a|a", (1.0, 1.0), 0),  # the policy knows one action only
+        # One command with two thoughts is one action too, and as good as its better message.
+        ("Thought: a.\nAction: x[1]|Thought: b.\nAction: x[1]", (1.0, 0.9), 0),
+        ("Thought: a.\nAction: x[1]|y[1]|Thought: b.\nAction: x[1]", (1.0, 0.3, 0.2), 0),
         ("a|b|c|d", (1.0, 0.9, 0.9, 0.9), 1),  # one is left of the budget of five
         ("a|b|c|d|e", (1.0, 0.9, 0.9, 0.9, 0.9), 0),  # the budget is spent
     ],
@@ -156,7 +172,8 @@ def test_adaptive_keeps_its_first_batch_within_the_budget() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: AdaptiveQSelector(first=0), "first and more must be >= 1, got 0 and 1"),
+        (lambda: AdaptiveQSelector(first=1), "first must be >= 2, got 1: it samples more while"),
+        (lambda: AdaptiveQSelector(more=0), "more must be >= 1, got 0"),
         (lambda: AdaptiveQSelector(margin=-1), "margin must be >= 0, got -1"),
         (lambda: OracleSelector(rollouts=0), "rollouts must be >= 1, got 0"),
     ],

@@ -4,7 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lit_qagent.core.actions import Call, canonical_action, parse_call, parse_command
+from lit_qagent.core.actions import (
+    Call,
+    canonical_action,
+    canonical_command,
+    parse_call,
+    parse_command,
+)
 
 
 @pytest.mark.parametrize(
@@ -139,3 +145,9 @@ def test_verb_and_argument_keep_colons_and_inner_brackets(command: str, call: Ca
 def test_equal_actions_differ_in_white_space_only() -> None:
     assert canonical_action("Action:  click[Red]\n") == canonical_action("Action: click[Red]")
     assert canonical_action("click[Red]") != canonical_action("click[red]")
+
+
+def test_equal_commands_have_one_canonical_form_whatever_is_around_them() -> None:
+    message = "Thought: it fits.\n**Action:** `click[Buy  Now]`"
+    assert canonical_command(message) == canonical_command("click[Buy Now]") == "click[Buy Now]"
+    assert canonical_command("Thought: I give  up") == "Thought: I give up"

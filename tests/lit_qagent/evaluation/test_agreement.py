@@ -18,7 +18,13 @@ from lit_qagent.core.errors import ConfigError, ModelError, OverlapError
 from lit_qagent.core.pairs import PreferencePair
 from lit_qagent.core.records import History, Sampling
 from lit_qagent.environments.toy import ToyWorld
-from lit_qagent.evaluation.agreement import SiblingSet, measure_agreement, read_siblings
+from lit_qagent.evaluation.agreement import (
+    AGREEMENT_FILE,
+    SiblingSet,
+    measure_agreement,
+    read_siblings,
+    write_agreement,
+)
 from lit_qagent.evaluation.callbacks import report_metrics
 from lit_qagent.evaluation.report import write_report
 from lit_qagent.evaluation.shard import EpisodeShard
@@ -176,3 +182,25 @@ def test_without_siblings_the_report_is_silent(tmp_path: Path) -> None:
     report = write_report(tmp_path / "out")
     assert report["agreement_by_depth"] == []
     assert "Kendall" not in (tmp_path / "out" / "report.md").read_text()
+
+
+ROW = {"depth": 0, "sets": 1, "actions": 2, "tau": 1.0, "best_picked": 1.0}
+
+
+def test_the_agreement_of_another_q_model_is_not_reported(tmp_path: Path) -> None:
+    EpisodeShard(make_evaluation(tmp_path)).play(WordScorer(), {"base_model": "new"})
+
+    write_agreement(tmp_path, [ROW], {"lineage_hash": "old", "pairs_hash": "x"})
+
+    assert write_report(tmp_path)["agreement_by_depth"] == []
+
+
+def test_a_folder_that_is_taken_over_loses_what_was_measured_in_it(tmp_path: Path) -> None:
+    unplayable = make_evaluation(tmp_path, prompt=PromptSpec(num_examples=9))
+    with pytest.raises(ConfigError, match="num_examples is 9"):
+        EpisodeShard(unplayable).play(WordScorer(), {})
+    write_agreement(tmp_path, [ROW], {"lineage_hash": "old", "pairs_hash": "x"})
+
+    EpisodeShard(make_evaluation(tmp_path)).play(WordScorer(), {})
+
+    assert not (tmp_path / AGREEMENT_FILE).exists()

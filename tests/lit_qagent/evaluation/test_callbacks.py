@@ -133,7 +133,9 @@ def test_the_mlflow_run_holds_numbers_and_files(tmp_path: Path, logger: MLFlowLo
         )
     }  # fmt: skip
     plots = logger.experiment.list_artifacts(logger.run_id, "evaluation/plots")
-    assert [file.path.rpartition("/")[2] for file in plots] == ["differences.svg", "reward.svg"]
+    assert [file.path.rpartition("/")[2] for file in plots] == [
+        "differences.svg", "reward.svg", "reward_by_tokens.svg"
+    ]  # fmt: skip
     assert metrics["q_guided/cost_requests"] == 3
     assert 0 < metrics["q_guided - plain/p_value"] <= metrics["q_guided - plain/p_holm"] <= 1
 

@@ -73,6 +73,21 @@ def test_the_way_is_the_same_if_the_actions_are_however_they_are_written() -> No
     assert [row["regret"] for row in regret_by_depth(agent, oracle)] == [0.0, 1.0]
 
 
+def test_thoughts_do_not_make_a_command_another_one() -> None:
+    aloud = "Thought: {}.\nAction: go[{}]"
+    first, again, other = aloud.format("a", 1), aloud.format("b", 1), aloud.format("a", 2)
+    oracle = [
+        # The oracle's look-ahead went better behind the first of two messages of one command.
+        episode(
+            "oracle", "a", step(0, f"{first}|{again}|{other}", [1.0, 0.5, 0.0]), step(0, "u", [1.0])
+        )
+    ]
+    agent = [episode("q", "a", step(0, f"{again}|{first}", None), step(0, "u", None))]
+
+    assert [row["regret"] for row in regret_by_depth(agent, oracle)] == [0.0, 0.0]
+    assert decisions_by_depth(oracle)[0]["distinct"] == 2.0
+
+
 def test_the_oracle_has_no_regret() -> None:
     oracle = [episode("oracle", "a", step(0, "x|y", [1.0, 0.25]))]
 

@@ -1,7 +1,8 @@
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -11,7 +12,6 @@ from lit_qagent.core import manifest
 from lit_qagent.core.errors import StoreError
 from lit_qagent.evaluation.cost import Prices
 from lit_qagent.evaluation.episodes import EpisodeLog, PlayedEpisode
-from lit_qagent.evaluation.plots import curve_plots, difference_plot, reward_plot
 from lit_qagent.evaluation.report import write_report
 from lit_qagent.evaluation.shard import EpisodeShard
 from lit_qagent.evaluation.specs import AgentSpec
@@ -21,9 +21,13 @@ from tests.toy_players import WordScorer, make_episode, make_evaluation, with_re
 EVIL = "<script>alert('x')</script> & | `"
 
 
-def make_folder(folder: Path, episodes: Iterable[PlayedEpisode]) -> Path:
+def make_folder(
+    folder: Path,
+    episodes: Iterable[PlayedEpisode],
+    play: Mapping[str, Any] = MappingProxyType({}),
+) -> Path:
     """Write a results folder of three agents by hand."""
-    evaluation = make_evaluation(folder, tasks={"num_tasks": 2})
+    evaluation = make_evaluation(folder, tasks={"num_tasks": 2}, play=play)
     settings = evaluation.settings({"task_ids": ["x", "y", "z"], "base_model": EVIL})
     manifest.claim(folder / "manifest.json", settings, "Results folder")
     with EpisodeLog(folder / "trajectories.jsonl") as log:
@@ -67,6 +71,19 @@ def test_report_json_holds_the_numbers_derived_by_hand(tmp_path: Path) -> None:
     assert (other["mean"], other["verdict"]) == (-0.125, "no difference shown")
     em = {"mean": -1.0, "low": -1.0, "high": -1.0, "verdict": "no difference shown"}
     assert other["others"]["em"] == em
+
+
+def test_a_try_that_failed_is_paid_for_though_a_later_one_stands_for_it(tmp_path: Path) -> None:
+    spent = {"requests": 3, "prompt_tokens": 60, "generated_tokens": 9}
+    failed = make_episode("plain", "a", steps=[], failure="PolicyFailure: no answer", **spent)
+    again = make_episode("plain", "a", requests=4, prompt_tokens=80, generated_tokens=12)
+
+    report = write_report(make_folder(tmp_path, [failed, again]))
+
+    assert report["episodes"]["failed"] == 0
+    assert (report["requests"], report["prompt_tokens"], report["generated_tokens"]) == (7, 140, 21)
+    # What an episode costs is that of one that was played to its end.
+    assert report["agents"]["plain"]["cost"]["requests"] == 4
 
 
 def test_report_json_holds_tests_costs_and_ends(tmp_path: Path) -> None:
@@ -203,9 +220,32 @@ def test_the_control_nearest_in_cost_is_named_and_compared(tmp_path: Path) -> No
     assert name == "q_guided - random_of_9"
     assert (row["mean"], row["cost_matched"]) == (0.5, True)
     assert row["variants"] == ["random_of_4", "random_of_9"]
+    # Each is one of two comparisons in this report.
+    assert (row["p_value"], row["p_holm"]) == (0.5, 1.0)
     for kind in ("md", "html"):
         text = (tmp_path / f"report.{kind}").read_text()
         assert "random_of_9 (of random_of_4, random_of_9)" in text
+
+
+def test_a_verdict_follows_the_p_value_corrected_for_the_number_of_controls(
+    tmp_path: Path,
+) -> None:
+    tasks = [f"t{number}" for number in range(6)]
+    episodes = [
+        *with_rewards("q_guided", {task: [0.3 + i / 100] for i, task in enumerate(tasks)}),
+        *with_rewards("plain", {task: [0.0] for task in tasks}),
+        *with_rewards("random_of_n", {task: [0.1] for task in tasks}),
+    ]
+
+    both = write_report(make_folder(tmp_path / "both", episodes))["differences"]
+    one = write_report(make_folder(tmp_path / "one", episodes, {"controls": ["plain"]}))
+
+    # Two of the 64 ways to sign six tasks are as far from zero: p is .031 alone, .0625 of two.
+    shown = [(row["p_value"], row["p_holm"], row["verdict"]) for row in both.values()]
+    assert shown == [(0.03125, 0.0625, "no difference shown")] * 2
+    row = one["differences"]["q_guided - plain"]
+    assert (row["p_holm"], row["verdict"]) == (0.03125, "better")
+    assert "q_guided - plain: no difference" in (tmp_path / "both" / "report.html").read_text()
 
 
 def test_without_variants_of_a_control_there_is_no_nearest(tmp_path: Path) -> None:
@@ -220,7 +260,8 @@ def test_html_is_one_file_with_every_text_escaped(tmp_path: Path) -> None:
     assert "<script" not in page
     assert "&lt;script&gt;alert" in page
     assert not re.search(r"(src|href)=\"(?!#)", page)
-    assert page.count("<svg") == 2
+    assert page.count("<svg") == 3
+    assert "<h2>Reward against tokens</h2>" in page
     assert "Q = 0.5000" in page
     assert "q_guided - plain: no difference shown" in page
     assert "Not complete:" in page
@@ -233,7 +274,7 @@ def test_markdown_has_the_tables_and_the_honest_header(tmp_path: Path) -> None:
     assert "| plain | 1 | 0.125 [0.000, 0.250] |" in text
     row = "+0.625 [+0.500, +0.750] | no difference shown | 1.000 | 0.500 | 0.350"
     assert f"| q_guided - plain | {row} |" in text
-    assert "leaves out zero and that p alone is at most 0.05" in text
+    assert "leaves out zero and that the corrected p is at most 0.05" in text
     assert "free text, without thoughts" in text
     assert "trained on 3 tasks, none of them among these" in text
     assert "11 of 12 episodes finished, 1 failed, 0 not played" in text
@@ -274,56 +315,3 @@ def test_a_folder_of_another_schema_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(StoreError, match="has schema 0, this version reads 1; play again"):
         write_report(tmp_path)
-
-
-def agent_row(num_candidates: int, **changes: Any) -> dict[str, Any]:  # noqa: ANN401
-    interval = {"reward": {"low": 0.1, "high": 0.3}}
-    row = {"selector": "a.FirstSelector", "sampling": None, "num_candidates": num_candidates}
-    return {**row, "reward": 0.2, "tokens": 9.0 * num_candidates, "intervals": interval, **changes}
-
-
-def test_only_agents_that_differ_in_their_candidates_alone_share_a_line() -> None:
-    usual = {"temperature": 2.0, "top_p": 1.0, "max_tokens": 8, "stop": []}
-    adaptive = "a.AdaptiveQSelector"
-    agents = {
-        "plain": agent_row(1),
-        "plain_again": agent_row(2, sampling=usual),
-        "plain_t1": agent_row(2, sampling={**usual, "temperature": 1.0}),
-        "narrow": agent_row(4, selector=adaptive, selector_options={"margin": 0.1}),
-        "wide": agent_row(8, selector=adaptive, selector_options={"margin": 0.5}),
-    }
-
-    legend = re.findall(r">([^<>]+)</text>", curve_plots(agents, usual)["reward_by_n"])
-
-    lines = ["First", "First, temperature 1.0", "AdaptiveQ, margin 0.1", "AdaptiveQ, margin 0.5"]
-    assert [text for text in legend if text.startswith(("First", "Adaptive"))] == lines
-
-
-def test_plots_mark_what_no_agent_can_know_as_tables_do() -> None:
-    known = {"uses": "the true reward"}
-    trials = {"trials": {"class": "b.BestOfTrials", "num_trials": 5}}
-    agents = {
-        "oracle": agent_row(2, selector="a.OracleSelector", **known),
-        "best_of_5": agent_row(1, **trials, **known),
-        "plain": agent_row(2),
-    }
-    difference = {"mean": 0.1, "low": 0.0, "high": 0.2, "tasks": 3}
-    report = {"agents": agents, "differences": dict.fromkeys(["plain - oracle"], difference)}
-
-    by_n = curve_plots(agents | {"plain_1": agent_row(1)}, {})["reward_by_n"]
-
-    for text in ("Oracle †", "First + BestOfTrials †", "First"):
-        assert f">{text}</text>" in by_n
-    for text in ("oracle †", "best_of_5 †", "plain"):
-        assert f">{text}</text>" in reward_plot(agents)
-    assert ">plain - oracle †</text>" in difference_plot(report)
-    for plot in (by_n, reward_plot(agents), difference_plot(report)):
-        assert ">† uses the true reward</text>" in plot
-    assert "†" not in reward_plot({"plain": agent_row(1)})
-
-
-def test_plots_of_nothing_are_empty() -> None:
-    empty: dict[str, Any] = {"plain": {"failures": 1}}
-
-    assert reward_plot(empty) == ""
-    assert difference_plot({"agents": empty, "differences": {}}) == ""

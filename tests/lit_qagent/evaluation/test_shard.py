@@ -1,4 +1,6 @@
+import asyncio
 import json
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -6,10 +8,11 @@ from typing import Any
 import pytest
 
 from lit_qagent.agents.prompts import PromptSpec
+from lit_qagent.core import manifest
 from lit_qagent.core.errors import ConfigError, OverlapError, StoreError
 from lit_qagent.core.records import Constraint, Message, Proposal, Sampling
 from lit_qagent.evaluation.cost import Prices
-from lit_qagent.evaluation.episodes import read_episodes
+from lit_qagent.evaluation.episodes import EpisodeLog, read_episodes
 from lit_qagent.evaluation.report import write_report
 from lit_qagent.evaluation.shard import EpisodeShard
 from lit_qagent.evaluation.specs import Evaluation
@@ -39,7 +42,29 @@ class InterruptedPolicy(WordPolicy):
         return await super().propose(messages, n, sampling, constraint=constraint, seed=seed)
 
 
-def play(evaluation: Evaluation, **share: int) -> list[dict[str, Any]]:
+class HeldPolicy(WordPolicy):
+    """Gives its first answer when it is let go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_asked, self.may_answer = threading.Event(), threading.Event()
+
+    async def propose(
+        self,
+        messages: Sequence[Message],
+        n: int,
+        sampling: Sampling,
+        *,
+        constraint: Constraint | None = None,
+        seed: int | None = None,
+    ) -> list[Proposal]:
+        self.is_asked.set()
+        while not self.may_answer.is_set():
+            await asyncio.sleep(0.01)
+        return await super().propose(messages, n, sampling, constraint=constraint, seed=seed)
+
+
+def play(evaluation: Evaluation, **share: Any) -> list[dict[str, Any]]:  # noqa: ANN401
     return EpisodeShard(evaluation, **share).play(WordScorer(), LINEAGE)
 
 
@@ -192,3 +217,66 @@ def test_two_processes_share_the_tasks_and_write_files_of_their_own(tmp_path: Pa
         "trajectories.jsonl",
         "trajectories.rank1.jsonl",
     ]
+
+
+def test_a_run_that_has_finished_no_episode_yet_keeps_its_folder(tmp_path: Path) -> None:
+    policy = HeldPolicy()
+    player = threading.Thread(target=play, args=[make_evaluation(tmp_path, policy=policy)])
+    player.start()
+    try:
+        assert policy.is_asked.wait(30)
+        before = (tmp_path / "manifest.json").read_bytes()
+        assert read_episodes(tmp_path).episodes == {}
+
+        with pytest.raises(StoreError, match="being written by another process"):
+            play(make_evaluation(tmp_path, policy=WordPolicy(temperament="wild")))
+
+        assert (tmp_path / "manifest.json").read_bytes() == before
+    finally:
+        policy.may_answer.set()
+        player.join()
+    assert len(play(make_evaluation(tmp_path))) == 24
+
+
+def test_a_folder_that_a_further_process_still_plays_into_is_not_taken_over(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(ConfigError, match="num_examples is 9"):
+        play(make_evaluation(tmp_path, prompt=PromptSpec(num_examples=9)))
+    before = (tmp_path / "manifest.json").read_bytes()
+
+    with (
+        EpisodeLog(tmp_path / "trajectories.rank1.jsonl"),
+        pytest.raises(StoreError, match=r"rank1.jsonl' is being written by another process"),
+    ):
+        play(make_evaluation(tmp_path))
+
+    assert (tmp_path / "manifest.json").read_bytes() == before
+
+
+def test_of_several_processes_the_first_one_claims_the_folder(tmp_path: Path) -> None:
+    evaluation = make_evaluation(tmp_path)
+    manifest_there: list[bool] = []
+
+    def first_is_done(name: str) -> None:
+        manifest_there.append((tmp_path / "manifest.json").exists())
+
+    def play_first(name: str) -> None:
+        assert not any(tmp_path.iterdir())
+        play(evaluation, rank=0, world_size=2, barrier=first_is_done)
+
+    play(evaluation, rank=1, world_size=2, barrier=play_first)
+
+    assert manifest_there == [True]
+    assert len(read_episodes(tmp_path).episodes) == 24
+
+
+def test_a_folder_of_another_command_is_refused_though_it_has_no_episodes(tmp_path: Path) -> None:
+    path = tmp_path / "manifest.json"
+    manifest.write_json(path, {"schema_version": 1, "search": {"num_iterations": 30}})
+    before = path.read_bytes()
+
+    with pytest.raises(StoreError, match=r"other settings:(.|\n)*search.num_iterations"):
+        play(make_evaluation(tmp_path))
+
+    assert path.read_bytes() == before

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from lit_qagent.agents.selection import FirstSelector, OracleSelector, QSelector
+from lit_qagent.agents.selection import AdaptiveQSelector, FirstSelector, OracleSelector, QSelector
 from lit_qagent.agents.trials import BestOfTrials, Reflexion
 from lit_qagent.core.errors import ConfigError, OverlapError
 from lit_qagent.core.records import Sampling, Task
@@ -35,8 +35,13 @@ def test_a_bad_setting_is_refused(tmp_path: Path, changes: dict[str, Any], messa
 
 
 def test_an_agent_needs_a_candidate() -> None:
-    with pytest.raises(ConfigError, match="num_candidates must be >= 1, got 0"):
+    with pytest.raises(ConfigError, match="num_candidates must be >= 1 for FirstSelector, got 0"):
         AgentSpec(selector=FirstSelector(), num_candidates=0)
+
+
+def test_an_adaptive_agent_needs_two_candidates() -> None:
+    with pytest.raises(ConfigError, match="must be >= 2 for AdaptiveQSelector, got 1"):
+        AgentSpec(selector=AdaptiveQSelector())
 
 
 def test_more_tasks_than_there_are_is_refused(tmp_path: Path) -> None:

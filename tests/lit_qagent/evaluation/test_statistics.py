@@ -1,11 +1,13 @@
 import random
 import statistics as reference
+from typing import Any
 
 import numpy as np
 import pytest
 
-from lit_qagent.evaluation.differences import difference_row
+from lit_qagent.evaluation.differences import difference_rows
 from lit_qagent.evaluation.statistics import (
+    Difference,
     Estimate,
     bootstrap_means,
     compare,
@@ -171,10 +173,14 @@ def test_verdict(low: float | None, high: float | None, p_value: float | None, w
     assert verdict(Estimate(mean=0.1, low=low, high=high), p_value) == words
 
 
+def row_of(difference: Difference) -> dict[str, Any]:
+    return difference_rows({"alone": difference})["alone"]
+
+
 def test_two_tasks_never_show_a_difference() -> None:
     ours, theirs = {"a": [0.3], "b": [0.5]}, {"a": [0.0], "b": [0.0]}
 
-    row = difference_row(compare(with_rewards("q", ours), with_rewards("plain", theirs), []))
+    row = row_of(compare(with_rewards("q", ours), with_rewards("plain", theirs), []))
 
     # The bootstrap of two tasks never leaves their two values; one way of four to sign them does.
     assert (row["low"], row["high"], row["verdict"]) == (0.3, 0.5, "no difference shown")
@@ -185,7 +191,7 @@ def test_six_tasks_of_one_sign_are_the_fewest_that_show_a_difference() -> None:
         ours = {f"t{i}": [0.3 + i / 100] for i in range(num_tasks)}
         theirs = {task: [0.0] for task in ours}
         some = compare(with_rewards("q", ours), with_rewards("plain", theirs), [])
-        return str(difference_row(some)["verdict"])
+        return str(row_of(some)["verdict"])
 
     assert (found(5), found(6)) == ("no difference shown", "better")  # p 2/32 and 2/64
 
@@ -195,7 +201,7 @@ def test_fewer_tokens_are_less_and_neither_better_nor_worse() -> None:
     ours = with_rewards("q", rewards, prompt_tokens=10)
     theirs = with_rewards("plain", rewards, prompt_tokens=30)
 
-    others = difference_row(compare(ours, theirs, []))["others"]
+    others = row_of(compare(ours, theirs, []))["others"]
 
     assert others["tokens"]["verdict"] == "less"
-    assert difference_row(compare(theirs, ours, []))["others"]["tokens"]["verdict"] == "more"
+    assert row_of(compare(theirs, ours, []))["others"]["tokens"]["verdict"] == "more"

@@ -68,6 +68,9 @@ def predict(config: dict[str, Any], script: dict[str, Any], options: list[str]) 
             if task_id in script.get("unanswered", {}).get(agent, []):
                 row |= {"reward": 0.0, "steps": [], "failure": "PolicyFailure: gone"}
                 row |= {"failure_kind": "policy failure"}
+            if task_id in script.get("tried_twice", []):
+                failed = {"reward": 0.0, "steps": [], "failure": "PolicyFailure: no answer"}
+                lines.append(json.dumps(row | failed) + "\n")
             lines.append(json.dumps(row) + "\n")
     (output / "trajectories.jsonl").write_text("".join(lines))
 

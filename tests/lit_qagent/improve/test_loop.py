@@ -319,6 +319,17 @@ def test_a_budget_in_dollars_counts_tokens_by_their_prices(spec: Improve) -> Non
     assert played["prices"] == {"prompt": 1.0, "generated": 10.0}
 
 
+def test_an_episode_that_was_tried_again_is_paid_for_twice(spec: Improve) -> None:
+    rewards = {"q_guided": LOW, "random_of_n": LOW}
+    script(spec, round_1={**rewards, "tried_twice": ["task-0", "task-1"]})
+
+    record = run(replace(spec, budget=LoopBudget(rounds=1)))
+
+    # Collecting, 24 episodes, and four more tries of two agents.
+    assert record.spent["requests"] == 10 + 24 + 4
+    assert record.spent["tokens"] == 1100 + (24 + 4) * 15
+
+
 def test_other_settings_or_configs_are_refused_by_name(spec: Improve, tmp_path: Path) -> None:
     rewards = {"q_guided": LOW, "random_of_n": LOW}
     script(spec, round_1=rewards)

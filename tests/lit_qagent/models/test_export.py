@@ -34,6 +34,11 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny_model(tmp_path_factory.mktemp("models") / "tiny-model")
 
 
+def test_a_folder_that_is_not_there_is_said_to_be_missing(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"there is no folder '.*gone'; train it with .*fit"):
+        read_checkpoint(tmp_path / "gone")
+
+
 @pytest.fixture
 def q_model(model: Path) -> QModel:
     return tiny_q_model(tiny_spec(model), head=ImplicitQHead(beta=0.3, reduction="mean"))

@@ -1,0 +1,87 @@
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lit_qagent.evaluation.cost import nearest_in_cost
+from lit_qagent.evaluation.plots import curve_plots, difference_plot, reward_plot
+
+
+def agent_row(num_candidates: int, **changes: Any) -> dict[str, Any]:  # noqa: ANN401
+    interval = {"reward": {"low": 0.1, "high": 0.3}}
+    row = {"selector": "a.FirstSelector", "sampling": None, "num_candidates": num_candidates}
+    return {**row, "reward": 0.2, "tokens": 9.0 * num_candidates, "intervals": interval, **changes}
+
+
+def test_only_agents_that_differ_in_their_candidates_alone_share_a_line() -> None:
+    usual = {"temperature": 2.0, "top_p": 1.0, "max_tokens": 8, "stop": []}
+    adaptive = "a.AdaptiveQSelector"
+    agents = {
+        "plain": agent_row(1),
+        "plain_again": agent_row(2, sampling=usual),
+        "plain_t1": agent_row(2, sampling={**usual, "temperature": 1.0}),
+        "narrow": agent_row(4, selector=adaptive, selector_options={"margin": 0.1}),
+        "wide": agent_row(8, selector=adaptive, selector_options={"margin": 0.5}),
+    }
+
+    legend = re.findall(r">([^<>]+)</text>", curve_plots(agents, usual)["reward_by_n"])
+
+    lines = ["First", "First, temperature 1.0", "AdaptiveQ, margin 0.1", "AdaptiveQ, margin 0.5"]
+    assert [text for text in legend if text.startswith(("First", "Adaptive"))] == lines
+
+
+def test_reward_is_drawn_against_tokens_for_any_two_agents() -> None:
+    plain, best = agent_row(1), agent_row(1, selector="a.QSelector")
+
+    assert list(curve_plots({"plain": plain, "best": best}, {})) == ["reward_by_tokens"]
+    several = {"plain": plain, "plain_2": agent_row(2)}
+    assert list(curve_plots(several, {})) == ["reward_by_n", "reward_by_tokens"]
+    assert curve_plots({"plain": plain, "failed": {"num_candidates": 1}}, {}) == {}
+
+
+def test_the_shipped_webshop_config_plays_what_its_curves_and_equal_cost_need() -> None:
+    path = Path(__file__).parents[3] / "configs" / "predict_webshop.yaml"
+    agents = yaml.safe_load(path.read_text("utf-8"))["data"]["init_args"]["agents"]
+    settings = {
+        name: {"selector": one["selector"]["class_path"], "num_candidates": one["num_candidates"]}
+        for name, one in agents.items()
+        if "num_candidates" in one
+    }
+    rows = {name: agent_row(**one) for name, one in settings.items()}
+
+    assert "reward_by_n" in curve_plots(rows, {})
+    cost = {n: {"prompt_tokens": row["tokens"], "generated_tokens": 0} for n, row in rows.items()}
+    assert nearest_in_cost("q_guided", ["random_of_n"], settings, cost) == {
+        "random_of_n": ["random_of_n", "random_of_4"]
+    }
+
+
+def test_plots_mark_what_no_agent_can_know_as_tables_do() -> None:
+    known = {"uses": "the true reward"}
+    trials = {"trials": {"class": "b.BestOfTrials", "num_trials": 5}}
+    agents = {
+        "oracle": agent_row(2, selector="a.OracleSelector", **known),
+        "best_of_5": agent_row(1, **trials, **known),
+        "plain": agent_row(2),
+    }
+    difference = {"mean": 0.1, "low": 0.0, "high": 0.2, "tasks": 3}
+    report = {"agents": agents, "differences": dict.fromkeys(["plain - oracle"], difference)}
+
+    by_n = curve_plots(agents | {"plain_1": agent_row(1)}, {})["reward_by_n"]
+
+    for text in ("Oracle †", "First + BestOfTrials †", "First"):
+        assert f">{text}</text>" in by_n
+    for text in ("oracle †", "best_of_5 †", "plain"):
+        assert f">{text}</text>" in reward_plot(agents)
+    assert ">plain - oracle †</text>" in difference_plot(report)
+    for plot in (by_n, reward_plot(agents), difference_plot(report)):
+        assert ">† uses the true reward</text>" in plot
+    assert "†" not in reward_plot({"plain": agent_row(1)})
+
+
+def test_plots_of_nothing_are_empty() -> None:
+    empty: dict[str, Any] = {"plain": {"failures": 1}}
+
+    assert reward_plot(empty) == ""
+    assert difference_plot({"agents": empty, "differences": {}}) == ""
