@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import numpy as np
 from flops import ModelSize, peak_of, step_flops, utilisation
 from training_data import generate, generate_by_tokens, read_rows
 
@@ -56,14 +58,16 @@ def rate(side: dict[str, Any], device: str) -> float:
 def measure_depths(options: argparse.Namespace, folder: Path) -> Found:
     """Cost of one trajectory of each depth; both sides see all of them in one process."""
     pairs = generate(folder, options.depths)
-    ours = run(options, "ours", pairs, list(range(sum(options.depths))), *_gpu_options(options))
+    # A first step, in which memory is taken, would make the shortest trajectory dear.
+    more = ["--warm-up", "1", *_gpu_options(options)]
+    ours = run(options, "ours", pairs, list(range(sum(options.depths))), *more)
     samples = []
     for depth, end in zip(options.depths, accumulate(options.depths), strict=True):
         first = end - depth
         samples.append([first + i for i in sorted({0, depth // 2, depth - 1})])
     chosen = [index for sample in samples for index in sample]
     known = _reference_of(ours, chosen, folder)
-    trl = run(options, "trl", pairs, chosen, "--batch", "1", *known, *_gpu_options(options))
+    trl = run(options, "trl", pairs, chosen, "--batch", "1", *known, *more)
     timed = iter(trl["main"]["steps"])
     rows = []
     for depth, sample, step in zip(options.depths, samples, ours["main"]["steps"], strict=True):
@@ -85,11 +89,28 @@ def measure_depths(options: argparse.Namespace, folder: Path) -> Found:
     if options.plot:
         plot_depths(rows, options.plot)
     first, last = rows[0], rows[-1]
+    per_token, per_look = _parts(ours["main"]["steps"], options.device)
     return rows, {
+        "ours_ms_per_token": 1e3 * per_token,
+        "ours_ms_per_1000_looks_back": 1e6 * per_look,
         "tokens_grew": last["tokens"] / first["tokens"],
         "ours_grew": last["ours_s"] / first["ours_s"],
         "trl_grew": last["trl_s"] / first["trl_s"],
     }
+
+
+def _parts(steps: list[dict[str, Any]], device: str) -> tuple[float, float]:
+    """Return the seconds of a token, and of one of its looks back at an earlier one.
+
+    The least-squares fit of all steps: layers cost by tokens, attention by what each token sees.
+    """
+    if len(steps) < 2:
+        return math.nan, math.nan
+    counts = np.array([[step["tokens"], step["cells"]] for step in steps], dtype=float)
+    spent = np.array([seconds(step, device) for step in steps])
+    # Relative errors count, so that the longest trajectory does not decide alone.
+    found, *_ = np.linalg.lstsq(counts / spent[:, None], np.ones(len(steps)), rcond=None)
+    return float(found[0]), float(found[1])
 
 
 def plot_depths(rows: list[dict[str, Any]], path: Path) -> None:

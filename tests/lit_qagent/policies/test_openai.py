@@ -75,7 +75,7 @@ def test_missing_choices_are_asked_for_again_with_other_seeds() -> None:
 
 
 def test_a_server_that_ignores_n_is_asked_n_times_at_once_from_then_on() -> None:
-    with fault_server([replace(completion("a"), delay_s=0.05)]) as server:
+    with fault_server([replace(completion("a"), delay_s=0.5)]) as server:
         policy = OpenAIPolicy("a-model", base_url=server.base_url)
 
         async def run() -> None:
