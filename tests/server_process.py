@@ -27,7 +27,7 @@ def server_process(
     log: Path,
     environment: Mapping[str, str] | None = None,
     ready_url: str | None = None,
-    limit_s: float = 240.0,
+    limit_s: float = 480.0,
 ) -> Iterator["subprocess.Popen[bytes]"]:
     """Run a server while the context lasts.
 

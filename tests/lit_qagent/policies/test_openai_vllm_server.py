@@ -13,6 +13,7 @@ import pytest
 from lit_qagent.core.errors import ContextOverflow, PolicyFailure
 from lit_qagent.core.records import Constraint, Message, Proposal, Sampling
 from lit_qagent.policies.chat import load_renderer
+from lit_qagent.policies.dtypes import resolve_dtype
 from lit_qagent.policies.openai import OpenAIPolicy
 from tests.server_process import end_all, free_port, server_process
 
@@ -35,7 +36,7 @@ def server(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     port = free_port()
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
     command += ["--model", str(smollm2), "--served-model-name", "smollm2"]
-    command += ["--host", "127.0.0.1", "--port", str(port), "--dtype", "bfloat16"]
+    command += ["--host", "127.0.0.1", "--port", str(port), "--dtype", resolve_dtype("auto")]
     command += ["--max-model-len", "1024", "--max-num-seqs", "16", "--block-size", "32"]
     command += ["--enforce-eager", "--no-enable-chunked-prefill", "--disable-log-stats"]
     environment = {
