@@ -29,15 +29,32 @@ def longest_shared(config: Any) -> int:  # noqa: ANN401 (any model's configurati
     """Return the most tokens of a sequence that may share a row, by a configuration; 0 is none.
 
     In a row a token sees its whole sequence, so a window that the sequence never leaves is none.
+    That holds for `sliding_window`, which is part of the mask that ours stands in for. What else
+    is called a window a model applies by itself, to the columns of the row: then none may share.
     """
     kinds = set(getattr(config, "layer_types", None) or ())
     window: int | None = getattr(config, "sliding_window", None)
-    if not kinds <= {"full_attention", "sliding_attention"}:
+    if not kinds <= {"full_attention", "sliding_attention"} or _has_window_of_its_own(config):
         return 0
     limits = rope_limits(config)
     if "sliding_attention" in kinds or (window and not kinds):
         limits.append(window or 0)
     return min(limits, default=sys.maxsize)
+
+
+def _has_window_of_its_own(config: Any) -> bool:  # noqa: ANN401
+    """Whether attention is local in a way that transformers' masks do not show, as in GPT-Neo.
+
+    A try does not tell: its short row never leaves a window of usual size.
+    """
+    return any(
+        name != "sliding_window"
+        and name.endswith(("window", "window_size", "attention_chunk_size"))
+        and not isinstance(value, bool)  # such as use_sliding_window
+        and isinstance(value, int)
+        and value > 0
+        for name, value in vars(config).items()
+    )
 
 
 def find_way(backbone: "Backbone") -> Way | None:
