@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_qagent.core.errors import MissingPackage, ModelError
-from lit_qagent.models.attention import register_branch_attention
+from lit_qagent.models.attention import BRANCH_ATTENTION, register_branch_attention
 from lit_qagent.models.rope import turn_by_own_length
 from lit_qagent.models.specs import BackboneSpec
 from lit_qagent.policies.pretrained import resolve_model
@@ -44,20 +44,13 @@ def load_base_model(spec: BackboneSpec) -> "PreTrainedModel":
         ModelError: The model cannot be found, read, or used.
         MissingPackage: bitsandbytes is needed and not installed.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig
 
     name = resolve_model(spec.name)
     try:
         config = AutoConfig.from_pretrained(name, revision=spec.revision)
         _switch_noise_off(config)
-        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-            name,
-            config=config,
-            revision=spec.revision,
-            dtype=_DTYPES[spec.dtype],
-            attn_implementation=_attention(spec),
-            quantization_config=_quantization(spec),
-        )
+        model = _load(spec, name, config)
     except (OSError, ValueError, ImportError) as error:
         raise ModelError(
             f"model {spec.name!r} cannot be loaded as {spec} ({error}); "
@@ -71,9 +64,53 @@ def load_base_model(spec: BackboneSpec) -> "PreTrainedModel":
     return model
 
 
-def _attention(spec: BackboneSpec) -> str:
-    """Return the name under which transformers knows the attention."""
-    return register_branch_attention() if spec.attention == "sdpa" else spec.attention
+def attention_of(model: "PreTrainedModel") -> str:
+    """Return the name under which transformers knows a model's attention."""
+    name: str = model.config.get_text_config()._attn_implementation
+    return name
+
+
+def _load(spec: BackboneSpec, name: str, config: Any) -> "PreTrainedModel":  # noqa: ANN401
+    """Load with the attention asked for; with eager attention where ours cannot be put in."""
+    from transformers import AutoModelForCausalLM
+
+    def load(attention: str) -> "PreTrainedModel":
+        return AutoModelForCausalLM.from_pretrained(  # type: ignore[no-any-return]
+            name,
+            config=config,
+            revision=spec.revision,
+            dtype=_DTYPES[spec.dtype],
+            attn_implementation=attention,
+            quantization_config=_quantization(spec),
+        )
+
+    if spec.attention != "sdpa":
+        return load(spec.attention)
+    if _knows_sdpa(config):
+        try:
+            return load(register_branch_attention())
+        except KeyError as error:  # Falcon looks classes of its own up by the name
+            if error.args != (BRANCH_ATTENTION,):
+                raise
+    _log.warning(
+        "%s takes no attention but its own (attention sinks, or layers that transformers gives no "
+        "choice), so it runs with backbone.attention eager: a row is shared by a dense mask if it "
+        "heeds one, else not at all",
+        spec.name,
+    )
+    return load("eager")
+
+
+def _knows_sdpa(config: Any) -> bool:  # noqa: ANN401
+    """Whether a model computes the same by scaled_dot_product_attention, as its class says.
+
+    Others would call it without their sinks, or not at all but with a mask made for it.
+    """
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    return bool(
+        getattr(MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None), "_supports_sdpa", True)
+    )
 
 
 def _quantization(spec: BackboneSpec) -> Any:  # noqa: ANN401 (a lazily imported class)

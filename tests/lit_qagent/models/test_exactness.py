@@ -26,6 +26,9 @@ OPT = {"ffn_dim": 64, "word_embed_proj_dim": 32}  # absolute positions, but it t
 KINDS: list[tuple[str, dict[str, Any]]] = [
     *((kind, {}) for kind in ("llama", "phi", "phi3", "qwen2", "qwen3")),
     ("opt", {**OPT}),
+    ("gptj", {"n_embd": 32, "n_head": 2, "n_layer": 2, "rotary_dim": 8}),  # eager attention only
+    ("falcon", {}),  # looks its attention up by the name
+    ("stablelm", {}),  # hands no branches on to its attention
 ]
 # Three pairs of one trajectory, one from elsewhere, and whole episodes.
 PAIRS = [make_pair(0, 0), make_pair(0, 1), make_pair(0, 3), make_pair(1, 2), make_episodes(0)]
