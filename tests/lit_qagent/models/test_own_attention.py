@@ -8,9 +8,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from lit_qagent.core.errors import ModelError
 from lit_qagent.core.records import History, Message
 from lit_qagent.data.batch import collate_sequences
 from lit_qagent.data.rendering import SequenceRenderer, TokenSequence
+from lit_qagent.models.attention import branch_attention
 from lit_qagent.models.scorer import QScorer
 from lit_qagent.policies.chat import load_renderer
 from tests.reference import reference_action_log_prob
@@ -24,6 +26,7 @@ OF_THEIR_OWN: list[tuple[str, dict[str, Any]]] = [
     ("falcon", {}),
     ("falcon", {"alibi": True}),
     ("bloom", {}),
+    ("gpt_oss", {"num_local_experts": 2, "num_experts_per_tok": 1, "head_dim": 16}),  # sinks
 ]
 
 
@@ -45,6 +48,30 @@ def test_by_default_they_run_by_their_own_and_that_is_said(
     assert not q_model.backbone.keeps_histories
     said = [r.getMessage() for r in caplog.records if "takes no attention but its own" in r.message]
     assert len(said) == 1
+
+
+@pytest.mark.parametrize("name", ["s_aux", "softcap"])
+def test_what_our_attention_does_not_compute_is_refused(name: str) -> None:
+    tensors = [torch.randn(1, 2, 5, 8) for _ in range(3)]
+
+    with pytest.raises(ModelError, match=rf"Identity hands {name} .* set it to eager"):
+        branch_attention(torch.nn.Identity(), *tensors, None, **{name: torch.ones(2)})
+
+
+def test_soft_capped_attention_is_refused_and_runs_as_eager(tmp_path: Path) -> None:
+    folder = save_tiny_model(tmp_path, kind="gemma2", head_dim=16, final_logit_softcapping=None)
+
+    with pytest.raises(ModelError, match="Gemma2Attention hands softcap"):
+        tiny_q_model(tiny_spec(folder))
+    assert tiny_q_model(tiny_spec(folder, attention="eager")).backbone.way == "mask"
+
+
+def test_a_cap_on_logits_is_refused_also_where_they_are_too_small_to_tell(tmp_path: Path) -> None:
+    changes = {"head_dim": 16, "attn_logit_softcapping": None, "initializer_range": 1e-4}
+    folder = save_tiny_model(tmp_path, kind="gemma2", **changes)
+
+    with pytest.raises(ModelError, match="changes its logits after the output layer"):
+        tiny_q_model(tiny_spec(folder))
 
 
 def test_what_hands_nothing_on_shares_by_a_mask_and_keeps_no_histories(
