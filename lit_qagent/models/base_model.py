@@ -58,6 +58,7 @@ def load_base_model(spec: BackboneSpec) -> "PreTrainedModel":
             f"model {spec.name!r} cannot be loaded as {spec} ({error}); "
             "give the folder or hub id of a causal language model, or change the setting named"
         ) from error
+    _switch_layers_off(model)
     turn_by_own_length(model)
     model.train()  # see Backbone.train
     _check_output_layer(model, spec.name)
@@ -137,12 +138,27 @@ def _quantization(spec: BackboneSpec) -> Any:  # noqa: ANN401 (a lazily imported
     )
 
 
-def _switch_noise_off(config: Any) -> None:  # noqa: ANN401 (any model's configuration)
-    """Make training and scoring the same function; with dropout the reference would be random."""
-    for name, value in vars(config).items():
-        if name.endswith(_NOISE) and isinstance(value, float) and value > 0:
+def _switch_noise_off(settings: Any) -> None:  # noqa: ANN401 (any model's configuration)
+    """Make training and scoring the same function; with dropout the reference would be random.
+
+    Args:
+        settings: A configuration or a dict of one; those inside it are gone through too.
+    """
+    values: dict[str, Any] = settings if isinstance(settings, dict) else vars(settings)
+    for name, value in list(values.items()):
+        if isinstance(value, dict) or hasattr(value, "model_type"):
+            _switch_noise_off(value)
+        elif str(name).endswith(_NOISE) and isinstance(value, float) and value > 0:
             _log.info("%s of the base model is %s, set to 0", name, value)
-            setattr(config, name, 0.0)
+            values[name] = 0.0
+
+
+def _switch_layers_off(model: nn.Module) -> None:
+    """Switch off dropout whose setting has another name, or is none."""
+    for name, module in model.named_modules():
+        if isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0:
+            _log.info("dropout of %s in the base model is %s, set to 0", name, module.p)
+            module.p = 0.0
 
 
 @torch.no_grad()
