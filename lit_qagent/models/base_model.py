@@ -78,7 +78,7 @@ def _load(spec: BackboneSpec, name: str, config: Any) -> "PreTrainedModel":  # n
     from transformers import AutoModelForCausalLM
 
     def load(attention: str) -> "PreTrainedModel":
-        return AutoModelForCausalLM.from_pretrained(  # type: ignore[no-any-return]
+        return AutoModelForCausalLM.from_pretrained(
             name,
             config=config,
             revision=spec.revision,

@@ -134,7 +134,7 @@ def test_dropout_by_another_name_is_off(tmp_path: Path) -> None:
 def test_dropout_of_a_configuration_inside_another_is_off(tmp_path: Path) -> None:
     attention = {"attn_pdrop": 0.5, "kv_n_heads": 1, "rope_theta": 1e4, "clip_qkv": 8}
     experts = {"ffn_hidden_size": 64, "moe_num_experts": 2, "moe_top_k": 1, "hidden_size": 32}
-    size = {"d_model": 32, "n_heads": 2, "n_layers": 2, "max_seq_len": 2048}
+    size: dict[str, Any] = {"d_model": 32, "n_heads": 2, "n_layers": 2, "max_seq_len": 2048}
     folder = save_tiny_model(
         tmp_path, kind="dbrx", attn_config=attention, ffn_config=experts, **size
     )

@@ -152,7 +152,11 @@ def test_models_that_cannot_share_are_found_out(
 
 def test_a_window_over_the_columns_of_a_row_is_found_out(tmp_path: Path) -> None:
     # 44 tokens a sequence stay within the window, a row of several does not.
-    layers = {"num_layers": 2, "num_heads": 2, "attention_types": [[["global", "local"], 1]]}
+    layers: dict[str, Any] = {
+        "num_layers": 2,
+        "num_heads": 2,
+        "attention_types": [[["global", "local"], 1]],
+    }
     folder = save_tiny_model(tmp_path, kind="gpt_neo", window_size=64, **layers)
 
     backbone = tiny_q_model(tiny_spec(folder, attention="eager")).backbone

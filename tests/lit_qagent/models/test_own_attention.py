@@ -52,10 +52,11 @@ def test_by_default_they_run_by_their_own_and_that_is_said(
 
 @pytest.mark.parametrize("name", ["s_aux", "softcap"])
 def test_what_our_attention_does_not_compute_is_refused(name: str) -> None:
-    tensors = [torch.randn(1, 2, 5, 8) for _ in range(3)]
+    one = torch.randn(1, 2, 5, 8)
+    given: dict[str, Any] = {name: torch.ones(2)}
 
     with pytest.raises(ModelError, match=rf"Identity hands {name} .* set it to eager"):
-        branch_attention(torch.nn.Identity(), *tensors, None, **{name: torch.ones(2)})
+        branch_attention(torch.nn.Identity(), one, one, one, None, **given)
 
 
 def test_soft_capped_attention_is_refused_and_runs_as_eager(tmp_path: Path) -> None:
@@ -67,7 +68,11 @@ def test_soft_capped_attention_is_refused_and_runs_as_eager(tmp_path: Path) -> N
 
 
 def test_a_cap_on_logits_is_refused_also_where_they_are_too_small_to_tell(tmp_path: Path) -> None:
-    changes = {"head_dim": 16, "attn_logit_softcapping": None, "initializer_range": 1e-4}
+    changes: dict[str, Any] = {
+        "head_dim": 16,
+        "attn_logit_softcapping": None,
+        "initializer_range": 1e-4,
+    }
     folder = save_tiny_model(tmp_path, kind="gemma2", **changes)
 
     with pytest.raises(ModelError, match="changes its logits after the output layer"):
