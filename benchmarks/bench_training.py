@@ -32,7 +32,7 @@ from statistics import median
 from typing import Any
 
 from rows import add_json_option, show
-from training_data import generate, read_rows, short_pairs
+from training_data import generate, read_rows, short_pairs, timed_rows
 from training_runs import measure_depths, measure_shape, rate, run, seconds
 
 BATCH = 4
@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=Path, help="JSON lines in TRL's format; else generated")
     parser.add_argument("--batch", type=int, default=BATCH, help="pairs in a batch of TRL")
     parser.add_argument("--trl-steps", type=int, default=3, help="batches that TRL is timed on")
-    parser.add_argument("--trajectories", type=int, default=3, help="that ours is timed on")
+    parser.add_argument("--trajectories", type=int, default=3, help="batches that ours is timed on")
     parser.add_argument("--forest", type=int, default=1, help="trajectories in a batch of ours")
     parser.add_argument("--own-reference", action="store_true", help="TRL computes its own")
     parser.add_argument("--depths", type=int, nargs="+", help="cost of so many steps instead")
@@ -76,10 +76,12 @@ def main() -> None:
 def measure(
     options: argparse.Namespace, folder: Path
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    pairs = options.pairs or (REAL_PAIRS if REAL_PAIRS.is_file() else generate(folder, [5] * 8))
+    depths = [5] * max(8, options.forest * options.trajectories)
+    pairs = options.pairs or (REAL_PAIRS if REAL_PAIRS.is_file() else generate(folder, depths))
     num_trl = options.batch * options.trl_steps
-    num_rows = len(read_rows(pairs))
-    ours_rows = list(range(min(num_rows, max(5 * options.trajectories, num_trl))))
+    ours_rows = timed_rows(
+        read_rows(pairs), forest=options.forest, batches=options.trajectories, least=num_trl
+    )
     short = ["--short", str(short_pairs(folder))]
     ours = run(options, "ours", pairs, ours_rows, "--same", str(num_trl), *short)
     known = folder / "reference.json"

@@ -100,6 +100,17 @@ def by_trajectory(rows: list[dict[str, Any]]) -> list[list[int]]:
     return list(groups.values())
 
 
+def timed_rows(rows: list[dict[str, Any]], *, forest: int, batches: int, least: int) -> list[int]:
+    """Return the first rows, enough for so many batches of ``forest`` trajectories.
+
+    A trajectory counts as five rows, as real ones have; of two batches at least there are all
+    rows, as far as the pairs go.
+    """
+    first = by_trajectory(rows)[: 2 * forest]
+    end = max(least, 5 * forest * batches, 1 + max(i for group in first for i in group))
+    return list(range(min(len(rows), end)))
+
+
 def _trajectory(first: str, actions: list[list[str]], seen: list[str]) -> list[dict[str, Any]]:
     """Return a pair for each step; the better action is the one that was taken."""
     rows = []

@@ -1,6 +1,8 @@
 """Token sequences that share prefixes, laid out so that every shared token is there once."""
 
-from collections.abc import Sequence
+from bisect import bisect, insort
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 
@@ -55,6 +57,43 @@ def _close(row: PackedRow, nodes: Sequence[int]) -> None:
     """End the subtrees of nodes that no later token descends from."""
     for node in nodes:
         row.visible_until[node] = len(row.token_ids)
+
+
+class PrefixRuns:
+    """Counts the distinct prefixes of runs of groups, from common prefixes measured once.
+
+    Args:
+        groups: The sequences of each group.
+    """
+
+    def __init__(self, groups: Sequence[Sequence[list[int]]]) -> None:
+        ordered = sorted((one, place) for place, group in enumerate(groups) for one in group)
+        self._lengths = [len(one) for one, _ in ordered]
+        self._shared = [common_prefix(a, b) for (a, _), (b, _) in pairwise(ordered)]
+        self._ranks: list[list[int]] = [[] for _ in groups]
+        for rank, (_, place) in enumerate(ordered):
+            self._ranks[place].append(rank)
+
+    def ending_at(self, end: int) -> Iterator[int]:
+        """Yield the prefixes of ``groups[end - 1 : end]``, ``groups[end - 2 : end]`` and so on."""
+        ranks: list[int] = []
+        found = 0
+        for place in range(end - 1, -1, -1):
+            for rank in self._ranks[place]:
+                found += self._num_new(rank, ranks)
+                insort(ranks, rank)
+            yield found
+
+    def _num_new(self, rank: int, ranks: list[int]) -> int:
+        """Return the prefixes of a sequence that none of those with the given ranks has.
+
+        Two sequences share what all neighbours between them share; nobody shares more than those
+        next to it.
+        """
+        place = bisect(ranks, rank)
+        before = min(self._shared[ranks[place - 1] : rank]) if place else 0
+        after = min(self._shared[rank : ranks[place]]) if place < len(ranks) else 0
+        return self._lengths[rank] - max(before, after)
 
 
 def common_prefix(left: Sequence[object], right: Sequence[object]) -> int:

@@ -6,7 +6,8 @@ far less. What a batch holds depends on the seed and the epoch only.
 
 import logging
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate
 from typing import NamedTuple
 
 import torch
@@ -14,7 +15,7 @@ import torch
 from lit_qagent.core.errors import ConfigError
 from lit_qagent.core.seeds import derive_seed
 from lit_qagent.data.batch import PairTokens, Sharing
-from lit_qagent.data.packing import common_prefix
+from lit_qagent.data.packing import PrefixRuns, common_prefix
 
 _log = logging.getLogger(__name__)
 _MAX_PLANS = 16  # epochs after which what the batches hold repeats
@@ -191,6 +192,24 @@ class TokenMeter:
         shared = max(common_prefix(first, self._sequences(i)[0]) for i in batch)
         return tokens + self.count(unit) - shared
 
+    def runs(self, ordered: Sequence[int]) -> Callable[[int], Iterator[int]]:
+        """Prepare to count the tokens of runs of neighbouring pairs.
+
+        Returns:
+            Called with an end, the tokens of ``ordered[start:end]`` for each start before it, the
+            nearest one first.
+        """
+        if self._sharing == "batch":
+            return PrefixRuns([self._sequences(i) for i in ordered]).ending_at
+        widths = [self._width(i) for i in ordered]
+        num_rows = 1 if self._sharing == "pair" else 2
+
+        def ending_at(end: int) -> Iterator[int]:
+            widest = accumulate(reversed(widths[:end]), max)
+            return (num_rows * num_pairs * width for num_pairs, width in enumerate(widest, 1))
+
+        return ending_at
+
     def sort(self, indices: Sequence[int]) -> list[int]:
         """Return the pairs in the order of their trie."""
         return sorted(indices, key=self._sequences)
@@ -229,12 +248,13 @@ def split_group(group: Sequence[int], meter: TokenMeter, limits: Limits) -> list
     if len(group) <= batch_size and (max_tokens is None or meter.count(group) <= max_tokens):
         return [list(group)]
     ordered = meter.sort(group)
+    ending_at = meter.runs(ordered)
     # best[j]: fewest tokens for the first j pairs, and where the last part starts.
     best: list[tuple[float, int]] = [(0, 0)]
     for end in range(1, len(ordered) + 1):
         best.append((float("inf"), 0))
-        for start in range(end - 1, max(-1, end - 1 - batch_size), -1):
-            tokens = meter.count(ordered[start:end])
+        starts = range(end - 1, max(-1, end - 1 - batch_size), -1)
+        for start, tokens in zip(starts, ending_at(end), strict=False):
             if max_tokens is not None and tokens > max_tokens:
                 if start == end - 1:
                     raise ConfigError(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from lit_qagent.core.errors import ModelError
 from lit_qagent.data.batch import TokenBatch
 from lit_qagent.models.flex import block_mask, flex_attend
 
@@ -105,7 +106,16 @@ def branch_attention(
 
     Returns:
         [R, T, heads, D], of no meaning at padding, and None for the weights.
+
+    Raises:
+        ModelError: The layer has attention sinks or caps its scores, which is not computed here.
     """
+    for name in ("s_aux", "softcap"):
+        if others.get(name) is not None:
+            raise ModelError(
+                f"{type(module).__name__} hands {name} (sinks or soft-capping) to its attention, "
+                "which backbone.attention sdpa does not compute; set it to eager"
+            )
     if "groups" in others:
         from lit_qagent.models.cached_attention import attend_groups
 

@@ -17,11 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from lit_qagent.core.errors import CheckpointError, ConfigError, ModelError
-from lit_qagent.models.attention import Rows
-from lit_qagent.models.base_model import decode, load_base_model, output_layer
+from lit_qagent.models.attention import BRANCH_ATTENTION, Rows
+from lit_qagent.models.base_model import attention_of, decode, load_base_model, output_layer
 from lit_qagent.models.cached_attention import Group, cached_arguments
 from lit_qagent.models.full_weights import load_weights
-from lit_qagent.models.sharing import Way, find_way, longest_shared
+from lit_qagent.models.sharing import Way, decodes_groups, find_way, longest_shared
 from lit_qagent.models.specs import BackboneSpec, LoraSpec
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ class Backbone(nn.Module):
         self.train()
         self._adapter = [p for name, p in model.named_parameters() if "lora_" in name]
         self._ways: dict[str, Way | None] = {}
+        self._keeps: bool | None = None
 
     @property
     def language_model(self) -> "PreTrainedModel":
@@ -62,6 +63,11 @@ class Backbone(nn.Module):
             return self.original
         found: Any = self.model
         return found.get_base_model() if self.is_adapted else found  # type: ignore[no-any-return]
+
+    @property
+    def attention(self) -> str:
+        """What the model attends with; where ours cannot be put in, not what was asked for."""
+        return attention_of(self.language_model)
 
     @property
     def context(self) -> int | None:
@@ -97,6 +103,13 @@ class Backbone(nn.Module):
         if kind not in self._ways:
             self._ways[kind] = find_way(self)
         return self._ways[kind]
+
+    @property
+    def keeps_histories(self) -> bool:
+        """Whether keys and values of histories can be kept, for `decode_groups`."""
+        if self._keeps is None:
+            self._keeps = self.attention == BRANCH_ATTENTION and decodes_groups(self)
+        return self._keeps
 
     @property
     def is_untrained(self) -> bool:
@@ -150,7 +163,7 @@ class Backbone(nn.Module):
                 branches=branches,
             )
         mask = attention_mask
-        if mask is not None and mask.dim() == 4 and self.spec.attention == "eager":
+        if mask is not None and mask.dim() == 4 and self.attention == "eager":
             # Eager attention adds its mask; a boolean one would be added as 0 and 1.
             floor = torch.finfo(self.language_model.dtype).min
             mask = torch.zeros_like(mask, dtype=self.language_model.dtype).masked_fill(~mask, floor)

@@ -71,13 +71,13 @@ class QScorer:
         self._waiting: deque[_Request] = deque()
         self._cached = CachedScoring(q_model, max_bytes=int(cache_gb * 1e9))
         self._longest_shared = q_model.backbone.longest_shared
-        self._keeps = bool(self._longest_shared) and q_model.backbone.spec.attention == "sdpa"
+        self._keeps = bool(self._longest_shared) and q_model.backbone.keeps_histories
         if not self._keeps:
             _log.warning(
                 "every decision computes its whole history again, as %s with attention %r cannot "
-                "share prefixes here; the scores are the same",
+                "keep any here; the scores are the same",
                 q_model.backbone.spec.name,
-                q_model.backbone.spec.attention,
+                q_model.backbone.attention,
             )
         elif self._longest_shared < renderer.max_length:
             _log.warning(

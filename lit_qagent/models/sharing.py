@@ -10,7 +10,8 @@ from torch import Tensor
 
 from lit_qagent.data.batch import collate_sequences
 from lit_qagent.data.rendering import TokenSequence
-from lit_qagent.models.attention import branch_mask, branches_of
+from lit_qagent.models.attention import BRANCH_ATTENTION, Segment, branch_mask, branches_of
+from lit_qagent.models.cached_attention import Group, LayerMemory
 from lit_qagent.models.flex import BLOCK, flex_obstacle
 from lit_qagent.models.rope import rope_limits
 
@@ -29,10 +30,12 @@ def longest_shared(config: Any) -> int:  # noqa: ANN401 (any model's configurati
     """Return the most tokens of a sequence that may share a row, by a configuration; 0 is none.
 
     In a row a token sees its whole sequence, so a window that the sequence never leaves is none.
+    That holds for `sliding_window`, which is part of the mask that ours stands in for. What else
+    is called a window a model applies by itself, to the columns of the row: then none may share.
     """
     kinds = set(getattr(config, "layer_types", None) or ())
     window: int | None = getattr(config, "sliding_window", None)
-    if not kinds <= {"full_attention", "sliding_attention"}:
+    if not kinds <= {"full_attention", "sliding_attention"} or _has_window_of_its_own(config):
         return 0
     limits = rope_limits(config)
     if "sliding_attention" in kinds or (window and not kinds):
@@ -40,11 +43,26 @@ def longest_shared(config: Any) -> int:  # noqa: ANN401 (any model's configurati
     return min(limits, default=sys.maxsize)
 
 
+def _has_window_of_its_own(config: Any) -> bool:  # noqa: ANN401
+    """Whether attention is local in a way that transformers' masks do not show, as in GPT-Neo.
+
+    A try does not tell: its short row never leaves a window of usual size.
+    """
+    return any(
+        name != "sliding_window"
+        and name.endswith(("window", "window_size", "attention_chunk_size"))
+        and not isinstance(value, bool)  # such as use_sliding_window
+        and isinstance(value, int)
+        and value > 0
+        for name, value in vars(config).items()
+    )
+
+
 def find_way(backbone: "Backbone") -> Way | None:
     """Return the fastest way to share a row that a try confirms, None if there is none."""
     device = backbone.language_model.device
     missed: str | None = None
-    for way in ways_to_try(backbone.spec.attention, device):
+    for way in ways_to_try(backbone.attention, device):
         reason = _obstacle(backbone, way)
         if reason is None:
             if missed is not None:
@@ -65,12 +83,10 @@ def _obstacle(backbone: "Backbone", way: Way) -> str | None:
 
 
 def ways_to_try(attention: str, device: torch.device) -> tuple[Way, ...]:
-    """Return how a row may be shared, the fastest way first."""
-    if attention != "sdpa":
+    """Return how a row may be shared by an attention of this name, the fastest way first."""
+    if attention != BRANCH_ATTENTION:
         return ("mask",)
-    if device.type == "cpu":
-        return ("branches",)
-    obstacle = flex_obstacle(device)
+    obstacle = None if device.type == "cpu" else flex_obstacle(device)
     if obstacle is None:
         return ("branches", "mask")
     _warn_of_dense_mask(obstacle)
@@ -79,8 +95,8 @@ def ways_to_try(attention: str, device: torch.device) -> tuple[Way, ...]:
 
 def _warn_of_dense_mask(reason: str) -> None:
     _log.warning(
-        "a dense mask is used instead of FlexAttention (%s): the numbers are the same, but time "
-        "and memory grow with the square of the tokens of a row; keep data.max_tokens low",
+        "a dense mask is used instead of attention by branches (%s): the numbers are the same, but "
+        "time and memory grow with the square of the tokens of a row; keep data.max_tokens low",
         reason,
     )
 
@@ -116,6 +132,28 @@ def keeps_branches_apart(backbone: "Backbone", way: Way) -> bool:
         alone = torch.cat([last_states([[one]]) for one in sequences])
     error = (packed - alone).norm() / alone.norm()
     return bool(error < _MAX_ERROR[backbone.spec.dtype])
+
+
+@torch.no_grad()
+def decodes_groups(backbone: "Backbone") -> bool:
+    """Try it: a history in a group gives the hidden states of one by itself.
+
+    Models that hand nothing on to their attention, such as StableLM, never see the group.
+    """
+    [sequence, *_] = _probes(backbone, num_prompt=8)
+    batch = collate_sequences([[sequence]]).to(backbone.language_model.device)
+    num_tokens = batch.token_ids.shape[1]
+    root = Segment(start=0, end=num_tokens, ancestors=torch.zeros(0, dtype=torch.int64))
+    group = Group(first=0, segments=[root], memory=LayerMemory(num_new=num_tokens))
+    as_it_is = backbone.reference() if backbone.is_adapted else nullcontext()
+    with as_it_is, torch.autocast(batch.token_ids.device.type, enabled=False):
+        alone = backbone(batch.token_ids, batch.position_ids, batch.is_token).float()
+        try:
+            kept = backbone.decode_groups(batch.token_ids, batch.position_ids, [group]).float()
+        except (TypeError, AttributeError, RuntimeError) as error:
+            _log.info("%s keeps no histories: %s", backbone.spec.name, error)
+            return False
+    return bool((kept - alone).norm() / alone.norm() < _MAX_ERROR[backbone.spec.dtype])
 
 
 def _probes(backbone: "Backbone", *, num_prompt: int) -> list[TokenSequence]:

@@ -116,6 +116,30 @@ def test_cost_by_depth_is_measured_and_drawn(tmp_path: Path) -> None:
     assert plot.stat().st_size > 5000
 
 
+@pytest.mark.parametrize(
+    ("forest", "batches", "expected"),
+    [(1, 3, 15), (4, 1, 32), (4, 3, 60), (4, 9, 80), (16, 1, 80)],  # of 20 trajectories of 4 pairs
+)
+def test_as_many_rows_are_timed_as_fill_the_batches(
+    forest: int, batches: int, expected: int
+) -> None:
+    rows = [{"prompt": [{"content": f"task {i // 4}"}]} for i in range(80)]
+    data = load("training_data")
+
+    found = data.timed_rows(rows, forest=forest, batches=batches, least=12)
+
+    assert found == list(range(expected))
+
+
+@pytest.mark.integration
+def test_forests_are_measured_in_more_than_one_step(tmp_path: Path) -> None:
+    pairs = str(load("training_data").generate(tmp_path, [5] * 4))
+    short = ("--batch", "2", "--trl-steps", "1", "--trajectories", "1")
+    found = run_benchmark(tmp_path, "--pairs", pairs, "--forest", "2", *short)
+
+    assert found["rows"][0]["steps"] == 2
+
+
 @pytest.mark.integration
 def test_the_main_table_has_every_claim(tmp_path: Path) -> None:
     pairs = str(load("training_data").generate(tmp_path, [4, 4]))

@@ -8,7 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lit_qagent.core.errors import ConfigError
+from lit_qagent.data import packing, planning
 from lit_qagent.data.batch import PairTokens, Sharing, collate_pairs
+from lit_qagent.data.packing import common_prefix
 from lit_qagent.data.planning import BatchPlan, Limits, TokenMeter, split_group
 from lit_qagent.data.rendering import TokenSequence
 
@@ -79,6 +81,38 @@ def test_a_group_is_split_where_it_costs_least(
     assert max(map(len, parts)) <= batch_size
     assert all(meter.count(part) <= (max_tokens or 10**9) for part in parts)
     assert sum(map(meter.count, parts)) == cheapest_split(pairs, limits)
+
+
+@settings(deadline=None)
+@given(some_pairs, st.sampled_from(["batch", "pair", "none"]))
+def test_runs_are_counted_as_their_pairs_are(pairs: list[PairTokens], sharing: Sharing) -> None:
+    meter = TokenMeter(pairs, sharing)
+    ordered = meter.sort(range(len(pairs)))
+    ending_at = meter.runs(ordered)
+
+    for end in range(1, len(pairs) + 1):
+        counted = [meter.count(ordered[start:end]) for start in range(end - 1, -1, -1)]
+        assert list(ending_at(end)) == counted
+
+
+def test_sequences_of_a_large_tree_are_compared_a_few_times_each(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls = 0
+
+    def counted(left: Sequence[object], right: Sequence[object]) -> int:
+        nonlocal calls
+        calls += 1
+        return common_prefix(left, right)
+
+    for module in (packing, planning):
+        monkeypatch.setattr(module, "common_prefix", counted)
+    pairs = trajectory(0, 300, observation=1)
+
+    parts = split_group(range(300), TokenMeter(pairs, "batch"), Limits("batch", 100))
+
+    assert max(map(len, parts)) <= 100
+    assert calls <= 4 * 300  # once for the whole, once for its runs; two sequences a pair
 
 
 def make_plan(num_trajectories: int = 12, **changes: object) -> tuple[BatchPlan, TokenMeter]:

@@ -131,6 +131,36 @@ def test_dropout_by_another_name_is_off(tmp_path: Path) -> None:
     assert [getattr(config, name) for name in names] == [0, 0, 0]
 
 
+def test_dropout_of_a_configuration_inside_another_is_off(tmp_path: Path) -> None:
+    attention = {"attn_pdrop": 0.5, "kv_n_heads": 1, "rope_theta": 1e4, "clip_qkv": 8}
+    experts = {"ffn_hidden_size": 64, "moe_num_experts": 2, "moe_top_k": 1, "hidden_size": 32}
+    size: dict[str, Any] = {"d_model": 32, "n_heads": 2, "n_layers": 2, "max_seq_len": 2048}
+    folder = save_tiny_model(
+        tmp_path, kind="dbrx", attn_config=attention, ffn_config=experts, **size
+    )
+    q_model = tiny_q_model(tiny_spec(folder))
+
+    with torch.no_grad():
+        assert torch.equal(q_model(one_row()), q_model(one_row()))
+    assert q_model.backbone.language_model.config.attn_config.attn_pdrop == 0
+
+
+def test_dropout_that_no_setting_names_is_off(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from transformers.models.llama.modeling_llama import LlamaMLP
+
+    plain = LlamaMLP.__init__
+
+    def noisy(self: LlamaMLP, config: object) -> None:
+        plain(self, config)  # type: ignore[no-untyped-call]
+        self.act_fn = torch.nn.Sequential(torch.nn.SiLU(), torch.nn.Dropout(0.5))
+
+    monkeypatch.setattr(LlamaMLP, "__init__", noisy)
+    q_model = tiny_q_model(tiny_spec(model))
+
+    with torch.no_grad():
+        assert torch.equal(q_model(one_row()), q_model(one_row()))
+
+
 def test_a_model_with_windows_does_not_share_prefixes(model: Path) -> None:
     q_model, windowed = tiny_q_model(tiny_spec(model)), tiny_q_model(tiny_spec(model))
 

@@ -1,6 +1,8 @@
 """Packed rows are exact for the usual kinds of models; models they are wrong for are found out."""
 
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, get_args
 
 import pytest
@@ -12,6 +14,7 @@ from lit_qagent.data.rendered import render_pair
 from lit_qagent.data.rendering import SequenceRenderer
 from lit_qagent.models.backbone import build_backbone
 from lit_qagent.models.q_model import QModel
+from lit_qagent.models.sharing import longest_shared
 from lit_qagent.models.specs import LoraSpec
 from lit_qagent.policies.chat import load_renderer
 from tests.pair_folder import make_episodes, make_pair
@@ -23,6 +26,9 @@ OPT = {"ffn_dim": 64, "word_embed_proj_dim": 32}  # absolute positions, but it t
 KINDS: list[tuple[str, dict[str, Any]]] = [
     *((kind, {}) for kind in ("llama", "phi", "phi3", "qwen2", "qwen3")),
     ("opt", {**OPT}),
+    ("gptj", {"n_embd": 32, "n_head": 2, "n_layer": 2, "rotary_dim": 8}),  # eager attention only
+    ("falcon", {}),  # looks its attention up by the name
+    ("stablelm", {}),  # hands no branches on to its attention
 ]
 # Three pairs of one trajectory, one from elsewhere, and whole episodes.
 PAIRS = [make_pair(0, 0), make_pair(0, 1), make_pair(0, 3), make_pair(1, 2), make_episodes(0)]
@@ -142,6 +148,39 @@ def test_models_that_cannot_share_are_found_out(
     folder = save_tiny_model(tmp_path, kind=kind, **changes)
 
     assert not tiny_q_model(tiny_spec(folder)).backbone.shares_prefixes(length)
+
+
+def test_a_window_over_the_columns_of_a_row_is_found_out(tmp_path: Path) -> None:
+    # 44 tokens a sequence stay within the window, a row of several does not.
+    layers: dict[str, Any] = {
+        "num_layers": 2,
+        "num_heads": 2,
+        "attention_types": [[["global", "local"], 1]],
+    }
+    folder = save_tiny_model(tmp_path, kind="gpt_neo", window_size=64, **layers)
+
+    backbone = tiny_q_model(tiny_spec(folder, attention="eager")).backbone
+
+    assert backbone.way == "mask"  # the try does not tell
+    assert not backbone.shares_prefixes(44)
+
+
+@pytest.mark.parametrize(
+    ("config", "longest"),
+    [
+        ({"attention_window_size": 64}, 0),
+        ({"attention_chunk_size": 64}, 0),
+        ({"attention_chunk_size": None, "conv_window": 0}, sys.maxsize),
+        ({"sliding_window": 64, "layer_types": ["full_attention"]}, sys.maxsize),
+        ({"sliding_window": 64, "use_sliding_window": True, "max_window_layers": 3}, 64),
+        (
+            {"sliding_window": None, "use_sliding_window": False, "max_window_layers": 3},
+            sys.maxsize,
+        ),
+    ],
+)
+def test_what_configurations_say_of_windows(config: dict[str, Any], longest: int) -> None:
+    assert longest_shared(SimpleNamespace(**config)) == longest
 
 
 def test_a_recurrent_model_is_found_out(tmp_path: Path) -> None:

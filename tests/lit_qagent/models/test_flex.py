@@ -23,7 +23,12 @@ from lit_qagent.data.batch import TokenBatch, collate_pairs, collate_sequences
 from lit_qagent.data.rendered import render_pair
 from lit_qagent.data.rendering import SequenceRenderer, TokenSequence
 from lit_qagent.models import flex, sharing
-from lit_qagent.models.attention import branch_attention, branch_mask, branches_of
+from lit_qagent.models.attention import (
+    BRANCH_ATTENTION,
+    branch_attention,
+    branch_mask,
+    branches_of,
+)
 from lit_qagent.models.flex import block_mask, flex_obstacle
 from lit_qagent.models.q_model import QModel
 from lit_qagent.policies.chat import load_renderer
@@ -234,7 +239,8 @@ def test_a_model_trains_by_it_as_by_branches(
 
 def test_where_flex_is_missing_is_said() -> None:
     assert "not on mps" in str(flex_obstacle(torch.device("mps")))
-    assert sharing.ways_to_try("sdpa", CPU) == ("branches",)
+    assert sharing.ways_to_try(BRANCH_ATTENTION, CPU) == ("branches", "mask")
+    assert sharing.ways_to_try("sdpa", CPU) == ("mask",)
     assert sharing.ways_to_try("eager", CPU) == ("mask",)
 
 
@@ -244,14 +250,17 @@ def test_without_triton_a_dense_mask_gives_the_same_numbers_and_is_said(
     batch = collate_pairs(rendered(model), "batch").tokens
     expected = tiny_q_model(tiny_spec(model)).action_log_probs(batch)
     monkeypatch.setattr("torch.utils._triton.has_triton", lambda: False)
-    ways = sharing.ways_to_try("sdpa", torch.device("cuda"))
+    ways = sharing.ways_to_try(BRANCH_ATTENTION, torch.device("cuda"))
     monkeypatch.setattr(sharing, "ways_to_try", lambda *_: ways)
     q_model = tiny_q_model(tiny_spec(model))
 
     assert q_model.backbone.shares_prefixes(2048)
     assert q_model.backbone.way == "mask"
     torch.testing.assert_close(q_model.action_log_probs(batch), expected, atol=1e-4, rtol=1e-6)
-    assert "a dense mask is used instead of FlexAttention (Triton is not installed" in caplog.text
+    assert (
+        "a dense mask is used instead of attention by branches (Triton is not installed"
+        in caplog.text
+    )
 
 
 def test_flex_that_does_not_compile_falls_back_to_the_dense_mask(
@@ -290,7 +299,9 @@ def test_flex_that_computes_something_else_falls_back_to_the_dense_mask(
 
     assert q_model.backbone.way == "mask"
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-6)
-    assert "instead of FlexAttention (its states are not those of sequences on" in caplog.text
+    assert (
+        "instead of attention by branches (its states are not those of sequences on" in caplog.text
+    )
 
 
 def rendered(model: Path) -> list[Any]:
