@@ -77,6 +77,12 @@ def whole(tensor: Tensor) -> Tensor:
     return tensor if gather is None else gather()
 
 
+def local(tensor: Tensor) -> Tensor:
+    """Return the part of a tensor that this process has."""
+    part: Any = getattr(tensor, "to_local", None)
+    return tensor if part is None else part()
+
+
 def gathered(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return whole copies in main memory; all processes must ask for them."""
     return {name: whole(weight.detach()).to("cpu", copy=True) for name, weight in weights.items()}
