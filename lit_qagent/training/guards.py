@@ -10,7 +10,8 @@ from torch import Tensor
 from lit_qagent.core.errors import TrainingFailure
 from lit_qagent.training.sharding import local
 
-_CPU_WORDS = "not enough memory"
+# Of torch's allocator of main memory, which raises a plain RuntimeError: Windows, then elsewhere.
+_CPU_WORDS = ("not enough memory", "can't allocate memory")
 Place = Literal["batch", "step", "held_out", "reference"]
 _TOKENS = "lower data.max_tokens (tokens computed at once) or data.batch_size"
 _ADVICE: dict[Place, str] = {
@@ -100,9 +101,13 @@ def memory_advice(where: Place = "batch") -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and _CPU_WORDS not in str(
-            error
-        ):
+        if not _is_out_of_memory(error):
             raise
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise TrainingFailure(f"out of memory {_ADVICE[where]} ({reason})") from error
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return any(words in str(error) for words in _CPU_WORDS)
