@@ -153,7 +153,7 @@ class StepDPO(pl.LightningModule):
                 with_original=self._holds_original,
             )
             report_other_head(used=self.q_model.head, given=self._head, default=_DEFAULT_HEAD)
-        report_rounding(self.q_model.backbone)
+        report_rounding(self.q_model, self._reference)
         self._is_sharded = self.device_mesh is not None
         if self.device_mesh is not None:
             shard_backbone(self.q_model.backbone, self.device_mesh)
@@ -178,10 +178,12 @@ class StepDPO(pl.LightningModule):
         wanted = self._reference == "cached" and model.head.needs_reference
         if wanted and isinstance(data, PreferenceDataModule):
             check_all_in_memory(streaming=data.streaming)
-            with memory_advice("reference"):
+            # Lightning opens its precision context around steps only.
+            with memory_advice("reference"), self.trainer.precision_plugin.forward_context():
                 fill_reference(
                     data,
                     model,
+                    precision=str(self.trainer.precision),
                     write=self.trainer.is_global_zero,
                     agree=self._agree,
                 )
