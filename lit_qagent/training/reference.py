@@ -7,6 +7,7 @@ either right or not found.
 import hashlib
 import json
 import logging
+import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -125,8 +126,14 @@ def _read(path: Path, num_pairs: int) -> Tensor | None:
 
 
 def _write(path: Path, values: Tensor) -> None:
-    """Write with one rename, so that another process never reads half a file."""
+    """Write with one rename, so that another process never reads half a file.
+
+    The name before it is this call's own: parallel runs on the same pairs write the same entry.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_suffix(".tmp")
-    save_file({"reference": values}, scratch)
-    scratch.rename(path)
+    scratch = path.with_suffix(f".{uuid.uuid4().hex}.tmp")
+    try:
+        save_file({"reference": values}, scratch)
+        scratch.rename(path)
+    finally:
+        scratch.unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ from lit_qagent.data.datamodule import PreferenceDataModule
 from lit_qagent.data.rendering import TokenSequence
 from lit_qagent.models.q_model import QModel
 from lit_qagent.models.specs import LoraSpec
+from lit_qagent.training import reference
 from lit_qagent.training.module import StepDPO
 from lit_qagent.training.reference import cache_key, fill_reference, hash_base
 from tests.pair_folder import make_pairs, write_pairs
@@ -205,6 +207,17 @@ def test_a_cache_with_a_value_missing_is_computed_again_and_said(
 
     assert count.calls == 3
     assert "has values missing" in caplog.text
+
+
+def test_runs_that_write_one_entry_at_once_do_not_meet(cache: Path) -> None:
+    path = cache / "entry.safetensors"
+    values = torch.randn(5000, 2)
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(lambda _: reference._write(path, values), range(80)))
+
+    assert [file.name for file in cache.iterdir()] == [path.name]
+    assert torch.equal(load_file(path)["reference"], values)
 
 
 def changed_config(q_model: QModel) -> QModel:
