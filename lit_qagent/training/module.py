@@ -46,7 +46,7 @@ from lit_qagent.training.resume import rewind_to_last_step
 from lit_qagent.training.saved import plain_arguments
 from lit_qagent.training.schedule import with_warmup
 from lit_qagent.training.shard import EpisodeShard
-from lit_qagent.training.sharding import average_gradients, shard_backbone
+from lit_qagent.training.sharding import average_gradients, clip_gradients, shard_backbone
 
 _DEFAULT_MAX_LENGTH = 2048
 _DEFAULT_HEAD = ImplicitQHead(beta=0.1)  # as below, where `--print_config` has to read it
@@ -240,9 +240,16 @@ class StepDPO(pl.LightningModule):
         """Stop before a gradient that is no number gets into the weights."""
         if self._is_sharded:
             average_gradients(self._trainable().values())
-        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
-        skips_bad = scaler is not None
+        skips_bad = getattr(self.trainer.precision_plugin, "scaler", None) is not None
         refuse_bad_gradients(self._trainable(), skips_bad=skips_bad, agree=self._agree)
+
+    def configure_gradient_clipping(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+        """Clip the gradients, also where only some are of weights in shards."""
+        if not self._is_sharded:
+            super().configure_gradient_clipping(*args, **kwargs)
+        elif most := kwargs["gradient_clip_val"]:
+            by_value = kwargs["gradient_clip_algorithm"] == "value"
+            clip_gradients(self._trainable().values(), most, by_value=by_value)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
         """Change the weights; out of memory says what to lower."""
