@@ -12,6 +12,7 @@ from lit_qagent.data.rendering import RenderingCounts
 from lit_qagent.data.tokenizers import check_tokenizer
 from lit_qagent.models.backbone import Backbone
 from lit_qagent.models.q_heads import QHead
+from lit_qagent.models.q_model import QModel
 from lit_qagent.models.specs import BackboneSpec
 from lit_qagent.policies.chat import ChatRenderer
 
@@ -122,12 +123,20 @@ def report_other_head(*, used: QHead, given: QHead, default: QHead) -> None:
         )
 
 
-def report_rounding(backbone: Backbone) -> None:
-    """Say so if small steps would be rounded away."""
-    if not backbone.is_adapted and backbone.spec.dtype == "bfloat16":
+def report_rounding(q_model: QModel, reference: str) -> None:
+    """Say so if bfloat16 would round away small steps, or the reference unlike the model."""
+    backbone = q_model.backbone
+    if backbone.spec.dtype != "bfloat16":
+        return
+    if not backbone.is_adapted:
         _log.warning(
             "all weights are trained in bfloat16, which rounds small steps away; set "
             "model.backbone.dtype to float32 and trainer.precision to bf16-mixed"
+        )
+    elif q_model.head.needs_reference and reference == "cached":
+        _log.warning(
+            "model.reference cached with a bfloat16 backbone: the reference is rounded in other "
+            "batches than the model is, which is noise in Q; set model.reference to live"
         )
 
 

@@ -1,6 +1,6 @@
 """Stops training where going on would spoil the weights, and says why."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Literal
 
@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 
 from lit_qagent.core.errors import TrainingFailure
+from lit_qagent.training.sharding import local
 
-_CPU_WORDS = "not enough memory"
+# Of torch's allocator of main memory, which raises a plain RuntimeError: Windows, then elsewhere.
+_CPU_WORDS = ("not enough memory", "can't allocate memory")
 Place = Literal["batch", "step", "held_out", "reference"]
 _TOKENS = "lower data.max_tokens (tokens computed at once) or data.batch_size"
 _ADVICE: dict[Place, str] = {
@@ -27,15 +29,29 @@ _ADVICE: dict[Place, str] = {
 }
 
 
-def refuse_bad_losses(losses: Tensor, names: Sequence[str]) -> None:
+def refuse_bad_losses(
+    losses: Tensor, names: Sequence[str], *, agree: Callable[[bool], bool] = bool
+) -> None:
     """Check the loss of each pair.
 
+    Args:
+        losses: [P].
+        names: Of the P pairs.
+        agree: Tells whether a thing is so in all processes. They stop together: one that went on
+            would wait for the gradients of one that has stopped.
+
     Raises:
-        TrainingFailure: One is infinite or no number.
+        TrainingFailure: One is infinite or no number, here or in another process.
     """
     good = torch.isfinite(losses.detach())
-    if bool(good.all()):
+    is_good = bool(good.all())
+    if agree(is_good):
         return
+    if is_good:
+        raise TrainingFailure(
+            "the loss of pairs in another process is not finite; it names them, and no weight was "
+            "changed by them"
+        )
     bad = [name for name, fine in zip(names, good.tolist(), strict=True) if not fine]
     raise TrainingFailure(
         f"the loss of {len(bad)} of {len(names)} pairs is not finite: {'; '.join(bad[:5])}; no "
@@ -44,26 +60,35 @@ def refuse_bad_losses(losses: Tensor, names: Sequence[str]) -> None:
     )
 
 
-def refuse_bad_gradients(weights: Mapping[str, Tensor], *, skips_bad: bool = False) -> None:
+def refuse_bad_gradients(
+    weights: Mapping[str, Tensor],
+    *,
+    skips_bad: bool = False,
+    agree: Callable[[bool], bool] = bool,
+) -> None:
     """Check the gradients before they change the weights.
 
     Args:
         weights: Those that are trained.
         skips_bad: A gradient scaler (``16-mixed``) leaves such a step out and scales less: that is
             how it finds its scale.
+        agree: Tells whether a thing is so in all processes: of weights in shards each has a part.
 
     Raises:
-        TrainingFailure: One is infinite or no number.
+        TrainingFailure: One is infinite or no number, here or in another process.
     """
     if skips_bad:
         return
-    bad = [n for n, p in weights.items() if p.grad is not None and not p.grad.isfinite().all()]
-    if bad:
-        raise TrainingFailure(
-            f"the gradients of {len(bad)} weights are not finite, such as {bad[0]!r}; no weight "
-            "was changed by them. Lower the learning rate or use dtype float32; the last "
-            "checkpoint is good"
-        )
+    found = {name: local(p.grad) for name, p in weights.items() if p.grad is not None}
+    bad = [name for name, gradient in found.items() if not gradient.isfinite().all()]
+    if agree(not bad):
+        return
+    what = f"of {len(bad)} weights" if bad else "in the shards of another process"
+    example = f", such as {bad[0]!r}" if bad else ""
+    raise TrainingFailure(
+        f"the gradients {what} are not finite{example}; no weight was changed by them. Lower the "
+        "learning rate or use dtype float32; the last checkpoint is good"
+    )
 
 
 @contextmanager
@@ -76,9 +101,13 @@ def memory_advice(where: Place = "batch") -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and _CPU_WORDS not in str(
-            error
-        ):
+        if not _is_out_of_memory(error):
             raise
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise TrainingFailure(f"out of memory {_ADVICE[where]} ({reason})") from error
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return any(words in str(error) for words in _CPU_WORDS)

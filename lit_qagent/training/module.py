@@ -1,8 +1,7 @@
 """StepDPO: connects Q-model, loss and metrics to the Lightning trainer."""
 
 import copy
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -44,9 +43,10 @@ from lit_qagent.training.metrics import PreferenceMetrics, preference_accuracy
 from lit_qagent.training.pair_table import details
 from lit_qagent.training.reference import fill_reference
 from lit_qagent.training.resume import rewind_to_last_step
+from lit_qagent.training.saved import plain_arguments
 from lit_qagent.training.schedule import with_warmup
 from lit_qagent.training.shard import EpisodeShard
-from lit_qagent.training.sharding import average_gradients, shard_backbone
+from lit_qagent.training.sharding import average_gradients, clip_gradients, shard_backbone
 
 _DEFAULT_MAX_LENGTH = 2048
 _DEFAULT_HEAD = ImplicitQHead(beta=0.1)  # as below, where `--print_config` has to read it
@@ -123,7 +123,18 @@ class StepDPO(pl.LightningModule):
         self._is_sharded = False
         self._renderer: SequenceRenderer | None = None
         self._scorer: QScorer | None = None
-        self._save_plain_hyperparameters()
+        self.save_hyperparameters(
+            plain_arguments(
+                backbone=self._backbone,
+                lora=lora,
+                q_head=self._head,
+                loss=loss,
+                reference=reference,
+                warmup_fraction=warmup_fraction,
+                max_length=self.max_length,
+                checkpoint=checkpoint,
+            )
+        )
 
     def configure_model(self) -> None:
         """Load the weights; does nothing the second time."""
@@ -142,7 +153,7 @@ class StepDPO(pl.LightningModule):
                 with_original=self._holds_original,
             )
             report_other_head(used=self.q_model.head, given=self._head, default=_DEFAULT_HEAD)
-        report_rounding(self.q_model.backbone)
+        report_rounding(self.q_model, self._reference)
         self._is_sharded = self.device_mesh is not None
         if self.device_mesh is not None:
             shard_backbone(self.q_model.backbone, self.device_mesh)
@@ -167,12 +178,14 @@ class StepDPO(pl.LightningModule):
         wanted = self._reference == "cached" and model.head.needs_reference
         if wanted and isinstance(data, PreferenceDataModule):
             check_all_in_memory(streaming=data.streaming)
-            with memory_advice("reference"):
+            # Lightning opens its precision context around steps only.
+            with memory_advice("reference"), self.trainer.precision_plugin.forward_context():
                 fill_reference(
                     data,
                     model,
+                    precision=str(self.trainer.precision),
                     write=self.trainer.is_global_zero,
-                    agree=self.trainer.strategy.reduce_boolean_decision,
+                    agree=self._agree,
                 )
 
     @property
@@ -208,7 +221,7 @@ class StepDPO(pl.LightningModule):
         """Return the mean loss of a batch."""
         with memory_advice():
             output = self._step(batch)
-        refuse_bad_losses(output.pair_losses.losses, batch.names)
+        refuse_bad_losses(output.pair_losses.losses, batch.names, agree=self._agree)
         loss = output.pair_losses.losses.sum() / batch.mean_over
         values = {
             "train/accuracy": preference_accuracy(output.pair_losses.margins).mean(),
@@ -227,8 +240,16 @@ class StepDPO(pl.LightningModule):
         """Stop before a gradient that is no number gets into the weights."""
         if self._is_sharded:
             average_gradients(self._trainable().values())
-        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
-        refuse_bad_gradients(self._trainable(), skips_bad=scaler is not None)
+        skips_bad = getattr(self.trainer.precision_plugin, "scaler", None) is not None
+        refuse_bad_gradients(self._trainable(), skips_bad=skips_bad, agree=self._agree)
+
+    def configure_gradient_clipping(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+        """Clip the gradients, also where only some are of weights in shards."""
+        if not self._is_sharded:
+            super().configure_gradient_clipping(*args, **kwargs)
+        elif most := kwargs["gradient_clip_val"]:
+            by_value = kwargs["gradient_clip_algorithm"] == "value"
+            clip_gradients(self._trainable().values(), most, by_value=by_value)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
         """Change the weights; out of memory says what to lower."""
@@ -361,6 +382,11 @@ class StepDPO(pl.LightningModule):
         return {name: p for name, p in self.named_parameters() if p.requires_grad}
 
     @property
+    def _agree(self) -> Callable[[bool], bool]:
+        """Tells whether a thing is so in all processes; a step without a trainer has one."""
+        return bool if self._trainer is None else self._trainer.strategy.reduce_boolean_decision
+
+    @property
     def _holds_original(self) -> bool:
         """Whether a whole model needs its reference beside it; cached pairs are trained without."""
         trainer = self._trainer
@@ -371,23 +397,3 @@ class StepDPO(pl.LightningModule):
         chat = load_renderer(resolve_model(self._backbone.name), self._backbone.revision)
         check_tokenizer(chat, self.lineage)
         return SequenceRenderer(chat, self.max_length)
-
-    def _save_plain_hyperparameters(self) -> None:
-        """Keep the arguments as plain values, so that a `.ckpt` loads without pickled objects."""
-        head = type(self._head)
-        self.save_hyperparameters(
-            {
-                "backbone": asdict(self._backbone),
-                "lora": None if self._lora is None else asdict(self._lora),
-                "q_head": {
-                    "class_path": f"{head.__module__}.{head.__qualname__}",
-                    "init_args": self._head.settings(),
-                },
-                "loss": asdict(self._loss),
-                "reference": self._reference,
-                "warmup_fraction": self._warmup_fraction,
-                "max_length": self.max_length,
-                "checkpoint": None if self._checkpoint is None else str(self._checkpoint),
-                "_instantiator": "lightning.pytorch.cli.instantiate_module",
-            }
-        )

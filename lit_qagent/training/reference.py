@@ -7,6 +7,7 @@ either right or not found.
 import hashlib
 import json
 import logging
+import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -32,6 +33,7 @@ def fill_reference(
     data: PreferenceDataModule,
     model: QModel,
     *,
+    precision: str = "32-true",
     write: bool = True,
     agree: Callable[[bool], bool] = bool,
 ) -> None:
@@ -41,18 +43,24 @@ def fill_reference(
         data: Pairs, after its setup.
         model: Its backbone with the adapter off is the reference; where all weights are trained,
             the base model, which is loaded for this.
+        precision: The trainer's, in whose context this is called: the reference has to be rounded
+            as training rounds.
         write: Keep what was computed; one of several processes does.
         agree: Tells whether a thing is so in all processes. Where one lacks the cache, as on
             another machine, all compute: a model in shards computes in all of them or in none.
     """
     with model.backbone.borrowed_original():
-        _fill(data, model, write=write, agree=agree)
+        _fill(data, model, hash_base(model, precision), write=write, agree=agree)
 
 
 def _fill(
-    data: PreferenceDataModule, model: QModel, *, write: bool, agree: Callable[[bool], bool]
+    data: PreferenceDataModule,
+    model: QModel,
+    base: str,
+    *,
+    write: bool,
+    agree: Callable[[bool], bool],
 ) -> None:
-    base = hash_base(model)
     for split in (*_SPLITS, *data.also):
         pairs = data.pairs_of(split)
         if not pairs:
@@ -66,15 +74,18 @@ def _fill(
         data.remember_reference(split, found.tolist())
 
 
-def hash_base(model: QModel) -> str:
-    """Return a hash of the base model as it computes: name, configuration, weights, their types."""
+def hash_base(model: QModel, precision: str) -> str:
+    """Return a hash of the base model as it computes.
+
+    That is its name, configuration, weights and their types, and the trainer's precision.
+    """
     spec = model.backbone.spec
     base = model.backbone.original or model.backbone
     # Unlike the parameters the state has the scales of quantised weights.
     frozen = {n: t for n, t in base.state_dict().items() if "lora_" not in n}
     config = model.backbone.language_model.config.to_dict()
     facts = {name: value for name, value in config.items() if name not in _NO_MATTER}
-    name = f"{spec.public_name} {spec.revision} {spec.dtype} {spec.quantization}"
+    name = f"{spec.public_name} {spec.revision} {spec.dtype} {spec.quantization} {precision}"
     text = f"{name} {json.dumps(facts, sort_keys=True, default=str)} {hash_weights(frozen)}"
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -92,7 +103,7 @@ def cache_key(base: str, pairs: Sequence[PairTokens]) -> str:
 
 def _compute(data: PreferenceDataModule, model: QModel, split: str, num_pairs: int) -> Tensor:
     device = model.backbone.language_model.device
-    found = torch.full((num_pairs, 2), float("nan"))
+    found = torch.full((num_pairs, 2), float("nan"), dtype=torch.float32)
     _log.info("reference log-probabilities of %d %s pairs: computing once", num_pairs, split)
     for indices, batch in data.reference_batches(split):
         found[indices] = model.reference_log_probs(batch.tokens.to(device)).view(-1, 2).cpu()
@@ -115,8 +126,14 @@ def _read(path: Path, num_pairs: int) -> Tensor | None:
 
 
 def _write(path: Path, values: Tensor) -> None:
-    """Write with one rename, so that another process never reads half a file."""
+    """Write with one rename, so that another process never reads half a file.
+
+    The name before it is this call's own: parallel runs on the same pairs write the same entry.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_suffix(".tmp")
-    save_file({"reference": values}, scratch)
-    scratch.rename(path)
+    scratch = path.with_suffix(f".{uuid.uuid4().hex}.tmp")
+    try:
+        save_file({"reference": values}, scratch)
+        scratch.rename(path)
+    finally:
+        scratch.unlink(missing_ok=True)

@@ -2,11 +2,14 @@
 
 import tempfile
 from collections.abc import Iterable
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+from lit_qagent.models.q_heads import QHead
 
 _SHARDS = "meta.pt"  # beside the shards Lightning keeps there what is no weight
 
@@ -16,6 +19,24 @@ class Saved(NamedTuple):
 
     weights: dict[str, Tensor]
     metrics: dict[str, float]
+
+
+def plain_arguments(**arguments: object) -> dict[str, Any]:
+    """Return a module's arguments as plain values, so that a `.ckpt` loads without pickles."""
+    plain = {name: _plain(value) for name, value in arguments.items()}
+    return plain | {"_instantiator": "lightning.pytorch.cli.instantiate_module"}
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, QHead):
+        kind = type(value)
+        return {
+            "class_path": f"{kind.__module__}.{kind.__qualname__}",
+            "init_args": value.settings(),
+        }
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    return str(value) if isinstance(value, Path) else value
 
 
 def read_saved(path: Path, names: Iterable[str]) -> Saved:

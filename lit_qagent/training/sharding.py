@@ -8,6 +8,7 @@ the gradients of what is trained among them are averaged by `average_gradients`.
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
 from lit_qagent.core.errors import ConfigError
@@ -77,6 +78,12 @@ def whole(tensor: Tensor) -> Tensor:
     return tensor if gather is None else gather()
 
 
+def local(tensor: Tensor) -> Tensor:
+    """Return the part of a tensor that this process has."""
+    part: Any = getattr(tensor, "to_local", None)
+    return tensor if part is None else part()
+
+
 def gathered(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return whole copies in main memory; all processes must ask for them."""
     return {name: whole(weight.detach()).to("cpu", copy=True) for name, weight in weights.items()}
@@ -90,3 +97,27 @@ def average_gradients(weights: Iterable[Tensor]) -> None:
         if weight.grad is not None and not is_shard(weight):
             dist.all_reduce(weight.grad)
             weight.grad /= dist.get_world_size()
+
+
+def clip_gradients(weights: Iterable[Tensor], most: float, *, by_value: bool = False) -> None:
+    """Clip gradients, some of weights in shards and some not, which torch's own do not take.
+
+    Args:
+        weights: On all processes; the gradients of whole ones are averaged already.
+        most: The norm of all gradients together is scaled down to this.
+        by_value: Limit each number to this instead.
+    """
+    import torch.distributed as dist
+
+    gradients = [weight.grad for weight in weights if weight.grad is not None]
+    if by_value:
+        for gradient in gradients:
+            local(gradient).clamp_(-most, most)
+        return
+    squares = torch.zeros(2, device=gradients[0].device)  # of whole ones; of this process's shards
+    for gradient in gradients:
+        squares[int(is_shard(gradient))] += local(gradient).float().square().sum()
+    dist.all_reduce(squares[1])
+    scale = (most / (squares.sum().sqrt() + 1e-6)).clamp(max=1)  # as torch's clip_grad_norm_
+    for gradient in gradients:
+        local(gradient).mul_(scale)

@@ -12,24 +12,28 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import ModelParallelStrategy
 
 from lit_qagent.data.datamodule import PreferenceDataModule
+from lit_qagent.models.q_heads import BothQHeads, ImplicitQHead, QHead
 from lit_qagent.models.specs import LoraSpec
 from lit_qagent.training.callbacks import ExportCheckpoint
 from lit_qagent.training.module import StepDPO
 from tests.tiny_q_model import tiny_spec
 
 
-def fit(
+def fit(  # noqa: PLR0913 (what the runs differ in)
     model: Path,
     pairs: Path,
     output: Path,
     lora: LoraSpec | None,
     epochs: int = 2,
     ckpt_path: Path | None = None,
+    q_head: QHead = ImplicitQHead(beta=0.1),  # noqa: B008 (copied)
+    clip: float | None = None,
 ) -> None:
     pl.seed_everything(42, verbose=False)
     module = StepDPO(
         tiny_spec(model),
         lora,
+        q_head,
         reference="copy" if lora is None else "live",
         # Lightning cannot resume an optimizer without a state.
         optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.02, momentum=0.5),
@@ -42,6 +46,7 @@ def fit(
             data_parallel_size=2, tensor_parallel_size=1, save_distributed_checkpoint=False
         ),
         max_epochs=epochs,
+        gradient_clip_val=clip,
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -59,3 +64,4 @@ if __name__ == "__main__":
     fit(model, pairs, output / "full", None)
     fit(model, pairs, output / "first", LoraSpec(rank=2), epochs=1)
     fit(model, pairs, output / "lora", LoraSpec(rank=2), ckpt_path=output / "first" / "last.ckpt")
+    fit(model, pairs, output / "clipped", LoraSpec(rank=2), q_head=BothQHeads(), clip=0.05)

@@ -5,14 +5,18 @@ from typing import Any
 
 import lightning.pytorch as pl
 import pytest
+import torch
 import yaml
+from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.strategies import ModelParallelStrategy
 
 from lit_qagent.data.batch import PairBatch
+from lit_qagent.data.datamodule import PreferenceDataModule
 from lit_qagent.training.module import StepDPO
 from tests.pair_folder import make_pairs, write_pairs
 from tests.tiny_model import save_tiny_model
+from tests.tiny_q_model import tiny_spec
 
 CONFIGS = Path(__file__).parents[3] / "configs"
 # What of the real model's configuration bears on which tokens see and rotate which.
@@ -115,9 +119,35 @@ def test_a_config_keeps_the_last_weights_and_exports_the_best(name: str) -> None
     assert (saved["best"]["monitor"], saved["best"]["mode"]) == ("val/accuracy", "max")
     assert saved["best"]["dirpath"] == saved["last"]["dirpath"]
     stops = [found for kind, found in callbacks if kind == "EarlyStopping"]
+    # After the last epoch there is nothing to stop, and the first has none to be compared with.
     assert [found["monitor"] for found in stops] == (
-        ["val/accuracy"] if values["trainer"]["max_epochs"] > 1 else []
+        ["val/accuracy"] if values["trainer"]["max_epochs"] > 2 else []
     )
+    assert all(1 + found["patience"] < values["trainer"]["max_epochs"] for found in stops)
+
+
+def test_a_run_of_three_epochs_stops_when_nothing_gets_better(tmp_path: Path) -> None:
+    values: dict[str, Any] = yaml.safe_load((CONFIGS / "fit_webshop.yaml").read_text())
+    callbacks = values["trainer"]["callbacks"]
+    [stop] = [c["init_args"] for c in callbacks if c["class_path"].endswith("EarlyStopping")]
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        max_epochs=values["trainer"]["max_epochs"],
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        callbacks=[EarlyStopping(**stop)],
+    )
+    module = StepDPO(
+        tiny_spec(save_tiny_model(tmp_path / "model")),
+        reference="live",
+        optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.0),
+    )
+
+    trainer.fit(module, PreferenceDataModule(write_pairs(tmp_path / "pairs", make_pairs(7))))
+
+    assert (trainer.current_epoch, trainer.max_epochs) == (2, 3)
 
 
 # The paper's: context by model, 64 pairs a step, beta of HotPotQA; a LoRA's learning rate is 50 to

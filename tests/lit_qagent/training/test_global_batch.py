@@ -12,6 +12,7 @@ import torch
 
 from lit_qagent.data.datamodule import PreferenceDataModule
 from lit_qagent.models.export import load_q_model
+from lit_qagent.models.q_heads import BothQHeads, ImplicitQHead, QHead
 from lit_qagent.models.specs import LoraSpec
 from lit_qagent.training.module import StepDPO
 from tests.pair_folder import make_pair, make_pairs, write_pairs
@@ -32,19 +33,22 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_pairs(tmp_path_factory.mktemp("pairs"), make_pairs(NUM_TASKS))
 
 
-def weights_after(
+def weights_after(  # noqa: PLR0913 (what the runs differ in)
     model: Path,
     pairs: Path,
     accumulate: int = 1,
     lora: LoraSpec | None = LoraSpec(rank=2),  # noqa: B008 (frozen)
     reference: Any = "cached",  # noqa: ANN401
     momentum: float = 0.0,
+    q_head: QHead = ImplicitQHead(beta=0.1),  # noqa: B008 (copied)
+    clip: float | None = None,
     **data: Any,  # noqa: ANN401
 ) -> dict[str, Any]:
     pl.seed_everything(42, verbose=False)
     module = StepDPO(
         tiny_spec(model),
         lora,
+        q_head,
         reference=reference,
         optimizer=lambda parameters: torch.optim.SGD(
             parameters,
@@ -57,6 +61,7 @@ def weights_after(
         accelerator="cpu",
         max_epochs=2,
         accumulate_grad_batches=accumulate,
+        gradient_clip_val=clip,
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -158,7 +163,11 @@ def test_two_processes_with_shards_train_and_resume_as_one_does(
     )
     assert done.returncode == 0, done.stderr[-3000:]
 
-    runs: dict[str, dict[str, Any]] = {"lora": {}, "full": {"lora": None, "reference": "copy"}}
+    runs: dict[str, dict[str, Any]] = {
+        "lora": {},
+        "full": {"lora": None, "reference": "copy"},
+        "clipped": {"q_head": BothQHeads(), "clip": 0.05},  # weights in shards and whole ones
+    }
     for name, settings in runs.items():
         one = weights_after(model, pairs, batch_size=4, momentum=0.5, **settings)
         saved = torch.load(tmp_path / name / "last.ckpt", weights_only=True)

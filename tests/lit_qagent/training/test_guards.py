@@ -113,6 +113,12 @@ def test_out_of_memory_says_what_to_lower(error: Exception) -> None:
         raise error
 
 
+def test_the_allocator_of_main_memory_is_understood() -> None:
+    expected = r"out of memory in a training batch; lower .*tried to allocate"
+    with pytest.raises(TrainingFailure, match=expected), memory_advice():
+        torch.empty(2**50)
+
+
 class RunOut(pl.Callback):
     """Lets memory run out in one place of the first step."""
 

@@ -2,8 +2,9 @@
 
 import math
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning.pytorch as pl
 import pytest
@@ -15,6 +16,7 @@ from lit_qagent.data.datamodule import PreferenceDataModule
 from lit_qagent.data.rendering import TokenSequence
 from lit_qagent.models.q_model import QModel
 from lit_qagent.models.specs import LoraSpec
+from lit_qagent.training import reference
 from lit_qagent.training.module import StepDPO
 from lit_qagent.training.reference import cache_key, fill_reference, hash_base
 from tests.pair_folder import make_pairs, write_pairs
@@ -43,6 +45,7 @@ class CountReferences(pl.Callback):
 
     def __init__(self) -> None:
         self.calls = 0
+        self.is_autocast: set[bool] = set()
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         assert isinstance(pl_module, StepDPO)
@@ -52,12 +55,19 @@ class CountReferences(pl.Callback):
 
         def counted(batch: Any) -> torch.Tensor:  # noqa: ANN401
             self.calls += 1
+            self.is_autocast.add(torch.is_autocast_enabled("cpu"))
             return original(batch)
 
         pl_module.q_model.reference_log_probs = counted  # type: ignore[method-assign]
 
 
-def fit(model: Path, pairs: Path, **settings: Any) -> tuple[StepDPO, CountReferences, Any]:  # noqa: ANN401
+def fit(
+    model: Path,
+    pairs: Path,
+    *callbacks: pl.Callback,
+    precision: Any = "32-true",  # noqa: ANN401
+    **settings: Any,  # noqa: ANN401
+) -> tuple[StepDPO, CountReferences, Any]:
     pl.seed_everything(7, verbose=False)
     module = StepDPO(
         tiny_spec(model),
@@ -68,12 +78,13 @@ def fit(model: Path, pairs: Path, **settings: Any) -> tuple[StepDPO, CountRefere
     count, data = CountReferences(), PreferenceDataModule(pairs, batch_size=4)
     trainer = pl.Trainer(
         accelerator="cpu",
+        precision=precision,
         max_epochs=2,
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
         enable_checkpointing=False,
-        callbacks=[count],
+        callbacks=[count, *callbacks],
     )
     trainer.fit(module, data)
     return module, count, data
@@ -116,6 +127,50 @@ def test_live_computes_it_with_every_batch_and_trains_the_same(
         torch.testing.assert_close(weight, expected[name], atol=1e-5, rtol=1e-4)
 
 
+class FirstMargin(pl.Callback):
+    """Keeps the margin of the first batch, before any step."""
+
+    value: float | None = None
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: object
+    ) -> None:
+        if self.value is None:
+            self.value = float(trainer.callback_metrics["train/margin"])
+
+
+def test_the_cached_reference_is_rounded_as_training_rounds(
+    model: Path, pairs: Path, cache: Path
+) -> None:
+    mixed = FirstMargin()
+
+    fit(model, pairs)
+    _, count, _ = fit(model, pairs, mixed, precision="bf16-mixed")
+
+    assert count.is_autocast == {True}
+    # An untrained adapter changes nothing but the rounding of batches of other sizes.
+    assert mixed.value == pytest.approx(0, abs=0.002)
+    assert len(list(cache.iterdir())) == 4  # what was computed in float32 was not taken
+
+
+@pytest.mark.parametrize(
+    ("dtype", "reference", "is_said"),
+    [("bfloat16", "cached", True), ("bfloat16", "live", False), ("float32", "cached", False)],
+)
+def test_a_cached_reference_that_is_rounded_otherwise_is_said(
+    model: Path,
+    caplog: pytest.LogCaptureFixture,
+    dtype: str,
+    reference: Literal["cached", "live"],
+    is_said: bool,
+) -> None:
+    module = StepDPO(tiny_spec(model, dtype=dtype), LoraSpec(rank=2), reference=reference)
+
+    module.configure_model()
+
+    assert ("noise in Q; set model.reference to live" in caplog.text) == is_said
+
+
 def test_a_damaged_cache_is_computed_again_and_said(
     model: Path, pairs: Path, cache: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -154,6 +209,17 @@ def test_a_cache_with_a_value_missing_is_computed_again_and_said(
     assert "has values missing" in caplog.text
 
 
+def test_runs_that_write_one_entry_at_once_do_not_meet(cache: Path) -> None:
+    path = cache / "entry.safetensors"
+    values = torch.randn(5000, 2)
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(lambda _: reference._write(path, values), range(80)))
+
+    assert [file.name for file in cache.iterdir()] == [path.name]
+    assert torch.equal(load_file(path)["reference"], values)
+
+
 def changed_config(q_model: QModel) -> QModel:
     """Change what the configuration makes of the same weights."""
     q_model.backbone.language_model.config.rms_norm_eps = 1e-3
@@ -171,9 +237,11 @@ def test_the_key_changes_with_everything_the_values_depend_on(model: Path) -> No
     def key(
         pairs: list[PairTokens] = PAIRS,
         change: Callable[[QModel], QModel] = lambda same: same,
+        precision: str = "32-true",
         **spec: object,
     ) -> str:
-        return cache_key(hash_base(change(tiny_q_model(tiny_spec(model, **spec)))), pairs)
+        base = hash_base(change(tiny_q_model(tiny_spec(model, **spec))), precision)
+        return cache_key(base, pairs)
 
     other_tokens = [PAIRS[0]._replace(rejected=TokenSequence([5, 6], [10])), PAIRS[1]]
     moved = [
@@ -191,6 +259,7 @@ def test_the_key_changes_with_everything_the_values_depend_on(model: Path) -> No
         key(change=changed_weight),
         key(change=changed_config),
         key(dtype="bfloat16"),
+        key(precision="bf16-mixed"),
         key(revision="other"),
         key(other_tokens),
         key(moved),
@@ -205,7 +274,7 @@ def test_the_key_does_not_change_with_the_adapter_or_labels(model: Path) -> None
     labelled = [pair._replace(q_chosen=0.3, name="other", group=4) for pair in PAIRS]
 
     keys = {
-        cache_key(hash_base(tiny_q_model(tiny_spec(model), rank=rank)), pairs)
+        cache_key(hash_base(tiny_q_model(tiny_spec(model), rank=rank), "32-true"), pairs)
         for rank, pairs in ((2, PAIRS), (4, labelled))
     }
 
