@@ -72,12 +72,11 @@ def weights_after(  # noqa: PLR0913 (what the runs differ in)
     return {name: p.detach() for name, p in module.named_parameters() if p.requires_grad}
 
 
-def assert_same(
-    found: dict[str, Any], expected: dict[str, Any], *, tolerance: float = 1e-6
-) -> None:
+def assert_same(found: dict[str, Any], expected: dict[str, Any]) -> None:
     assert any(weight.abs().max() > 1e-4 for n, weight in expected.items() if "lora_B" in n)
     for name, weight in expected.items():
-        torch.testing.assert_close(found[name], weight, atol=tolerance, rtol=1e-4)
+        # Other rows round otherwise, in each of ten steps.
+        torch.testing.assert_close(found[name], weight, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("sharing", ["batch", "pair", "none"])
@@ -141,7 +140,7 @@ def test_two_processes_train_as_one_does_on_the_same_global_batch(
     options = ("--data.batch_size", "2", "--trainer.devices", "2", "--trainer.strategy", "ddp")
     two = weights_of_command(tmp_path / "two", model, pairs, *options, *also)
 
-    assert_same(two, one, tolerance=1e-5)  # other rows round otherwise
+    assert_same(two, one)
     measured = [torch.load(tmp_path / name / "last.ckpt")["metrics"] for name in ("one", "two")]
     for name in ("loss", "accuracy", "margin", "rank_correlation", "kendall_tau"):
         for prefix in ("val", "val_more"):
