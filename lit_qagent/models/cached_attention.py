@@ -5,6 +5,7 @@ queries of a group see the group's own tokens only, kept ones included.
 """
 
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -97,28 +98,46 @@ def attend_groups(
         columns = slice(group.first, group.first + memory.num_new)
         keys, values = memory.extend(layer, key[0, :, columns], value[0, :, columns])
         before = memory.num_kept - group.first  # a token's place in the trie and its column
-        for segment in group.segments:
-            part = query[0, :, segment.start - before : segment.end - before]
-            outputs.append(_attend_segment(part, keys, values, segment, scaling))
+        for _, siblings in groupby(group.segments, key=_parent_of):
+            segments = list(siblings)
+            part = query[0, :, segments[0].start - before : segments[-1].end - before]
+            outputs.append(_attend_siblings(part, keys, values, segments, scaling))
     return torch.cat(outputs, dim=1).transpose(0, 1)[None].contiguous()
 
 
-def _attend_segment(
-    query: Tensor, keys: Tensor, values: Tensor, segment: Segment, scaling: float | None
+def _parent_of(segment: Segment) -> int:
+    """Return the last token before a segment, which tells its ancestors; -1 if there is none."""
+    return int(segment.ancestors[-1]) if len(segment.ancestors) else -1
+
+
+def _attend_siblings(
+    query: Tensor, keys: Tensor, values: Tensor, segments: list[Segment], scaling: float | None
 ) -> Tensor:
-    """Return [heads, t, D]: each of a segment's tokens sees the ancestors and itself, causally."""
-    own = torch.arange(segment.start, segment.end)
-    seen = torch.cat([segment.ancestors, own]).to(keys.device)
-    mask = torch.ones(len(own), len(seen), dtype=torch.bool, device=keys.device)
-    repeats = query.shape[0] // keys.shape[0]
-    output: Tensor = scaled_dot_product_attention(
-        query[None],  # its fast kernels want a batch axis
-        keys.index_select(1, seen).repeat_interleave(repeats, dim=0)[None],
-        values.index_select(1, seen).repeat_interleave(repeats, dim=0)[None],
-        attn_mask=mask.tril(diagonal=len(segment.ancestors)),
+    """Attend from segments that follow each other and have the same ancestors, as candidates do.
+
+    Each token sees the ancestors and, causally, its own segment. The ancestors are gathered once
+    for all, and heads that share a key are one head of more queries.
+
+    Returns:
+        [heads, t, D] for the t tokens of all segments.
+    """
+    start, end = segments[0].start, segments[-1].end
+    before = segments[0].ancestors
+    seen = torch.cat([before, torch.arange(start, end)]).to(keys.device)
+    sizes = torch.tensor([segment.end - segment.start for segment in segments])
+    owner = torch.arange(len(segments)).repeat_interleave(sizes)
+    own = (owner[:, None] == owner[None, :]).tril()
+    mask = torch.cat([own.new_ones(len(own), len(before)), own], dim=1).to(keys.device)
+    heads_per_key = query.shape[0] // keys.shape[0]
+    folded = query.reshape(keys.shape[0], -1, query.shape[-1])
+    output = scaled_dot_product_attention(
+        folded[None],  # its fast kernels want a batch axis
+        keys.index_select(1, seen)[None],
+        values.index_select(1, seen)[None],
+        attn_mask=mask.repeat(heads_per_key, 1),
         scale=scaling,
     )
-    return output[0]
+    return output[0].reshape(query.shape)
 
 
 def cached_arguments(groups: list[Group], device: torch.device | str) -> dict[str, Any]:
