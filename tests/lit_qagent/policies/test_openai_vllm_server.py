@@ -111,7 +111,7 @@ def test_a_base_models_prompt_goes_through_completions(server: Server, smollm2: 
     tokenizer = load_renderer(str(smollm2)).tokenizer
     prompt = "### World\n2 + 2 = ?\n\n### Agent\n4\n\n### World\n3 + 3 = ?\n\n### Agent\n"
     assert policy.usage.prompt_tokens == len(tokenizer(prompt)["input_ids"])
-    assert proposals[0] == proposals[1]
+    assert proposals[0].text == proposals[1].text  # one answer, which the first pays for
     # The model goes on with the next part, where the template's stop string ends it.
     assert proposals[0].finish_reason == "stop"
     assert "###" not in proposals[0].text
