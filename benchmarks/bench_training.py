@@ -33,6 +33,7 @@ from typing import Any
 
 from rows import add_json_option, show
 from training_data import generate, read_rows, short_pairs, timed_rows
+from training_models import SHAPES
 from training_runs import measure_depths, measure_shape, rate, run, seconds
 
 BATCH = 4
@@ -52,7 +53,7 @@ def main() -> None:
     parser.add_argument("--own-reference", action="store_true", help="TRL computes its own")
     parser.add_argument("--depths", type=int, nargs="+", help="cost of so many steps instead")
     parser.add_argument("--plot", type=Path, help="with --depths: write a PNG")
-    parser.add_argument("--shape", choices=["llama31-8b", "phi-1_5", "tiny"])
+    parser.add_argument("--shape", choices=SHAPES)
     parser.add_argument("--trajectory-tokens", type=int, nargs="+", help="with --shape")
     parser.add_argument("--device", choices=["cpu", "cuda"], help="a GPU if there is one")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")

@@ -38,6 +38,8 @@ _TINY = {
 SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama31-8b": ("llama", _LLAMA),
     "phi-1_5": ("phi", _PHI),
+    # Its layers without their number, for what one layer costs on a CPU.
+    "phi-1_5-two-layers": ("phi", {**_PHI, "num_hidden_layers": 2}),
     "tiny": ("llama", _TINY),
 }
 MAX_POSITIONS = 32768
