@@ -1,7 +1,7 @@
 """Training end to end on the tiny model: what it learns, saves, resumes and refuses."""
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
-from torch.utils.data import DataLoader
 
-from lit_qagent.agents.selection import Scorer
 from lit_qagent.core.errors import CheckpointError, ConfigError
 from lit_qagent.data.batch import collate_sequences
 from lit_qagent.data.datamodule import PreferenceDataModule
@@ -22,7 +20,6 @@ from lit_qagent.models.export import describe, load_q_model, save_checkpoint
 from lit_qagent.models.q_heads import BothQHeads, ImplicitQHead, QHead, ScalarQHead
 from lit_qagent.models.specs import BackboneSpec, LoraSpec
 from lit_qagent.training.callbacks import ExportCheckpoint
-from lit_qagent.training.lineage import hash_weights
 from lit_qagent.training.losses import LossSpec
 from lit_qagent.training.module import StepDPO
 from tests.pair_folder import make_pairs, write_pairs
@@ -328,59 +325,6 @@ def test_a_checkpoints_head_goes_before_the_given_one_and_says_so(
     with caplog.at_level(logging.WARNING):
         make_module(model, checkpoint=folder, q_head=ImplicitQHead(beta=0.7)).configure_model()
     assert "the checkpoint's Q-head ('implicit', {'beta': 0.5" in caplog.text
-
-
-class Shard:
-    """A batch of predict that keeps what it was given."""
-
-    def play(self, scorer: Scorer, lineage: Mapping[str, Any]) -> dict[str, Any]:
-        return {"scorer": scorer, "lineage": lineage}
-
-
-def predict(module: StepDPO) -> list[Any]:
-    shards: DataLoader[Shard] = DataLoader([Shard(), Shard()], batch_size=None)  # type: ignore[arg-type]
-    found = make_trainer().predict(module, shards)
-    assert found is not None
-    return found
-
-
-def test_predict_lends_the_q_model_and_its_lineage_to_every_shard(
-    model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    checkpoint = export(tmp_path / "start", make_module(model))
-    module = make_module(model, checkpoint=checkpoint)
-
-    with caplog.at_level(logging.WARNING):
-        first, second = predict(module)
-
-    assert first["scorer"] is second["scorer"] is module.scorer()
-    assert first["lineage"]["task_ids"] == ["old-task"]
-    assert first["lineage"]["weights_hash"] == hash_weights(trained(module))
-    assert "untrained" not in caplog.text
-
-
-def test_predict_says_so_if_the_q_model_does_not_see_whole_histories(
-    model: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    module = make_module(model)
-    module.configure_model()
-    counts = module.scorer().counts
-    counts.rendered, counts.shortened, counts.dropped_steps = 9, 2, 5
-
-    with caplog.at_level(logging.WARNING):
-        predict(module)
-
-    assert "scored 2 of 9 histories without their oldest steps (5 steps)" in caplog.text
-
-
-def test_predict_says_so_if_nothing_was_trained(
-    model: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    with caplog.at_level(logging.WARNING):
-        [first, _] = predict(make_module(model))
-
-    assert first["lineage"].keys() == {"weights_hash", "dtype", "quantization", "max_length"}
-    assert "the Q-model is untrained, so Q is 0 for every action" in caplog.text
 
 
 @pytest.mark.parametrize(
