@@ -38,8 +38,6 @@ _TINY = {
 SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama31-8b": ("llama", _LLAMA),
     "phi-1_5": ("phi", _PHI),
-    # Its layers without their number, for what one layer costs on a CPU.
-    "phi-1_5-two-layers": ("phi", {**_PHI, "num_hidden_layers": 2}),
     "tiny": ("llama", _TINY),
 }
 MAX_POSITIONS = 32768
@@ -51,7 +49,9 @@ def small_model() -> str:
     return resolve_model("SmolLM2-135M-Instruct")
 
 
-def load_model(shape: str | None, *, device: str, dtype: str, attention: str) -> Any:  # noqa: ANN401
+def load_model(
+    shape: str | None, *, layers: int | None, device: str, dtype: str, attention: str
+) -> Any:  # noqa: ANN401
     """Return a causal language model; a shape has the same random weights each time."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -61,6 +61,8 @@ def load_model(shape: str | None, *, device: str, dtype: str, attention: str) ->
         )
         return model.to(device)
     kind, values = SHAPES[shape]
+    if layers is not None:
+        values = {**values, "num_hidden_layers": layers}
     config = AutoConfig.for_model(
         kind, **values, max_position_embeddings=MAX_POSITIONS, attention_dropout=0.0
     )
@@ -71,7 +73,9 @@ def load_model(shape: str | None, *, device: str, dtype: str, attention: str) ->
         )
 
 
-def load_q_model(shape: str | None, *, device: str, dtype: str, checkpointing: bool) -> Any:  # noqa: ANN401
+def load_q_model(
+    shape: str | None, *, layers: int | None, device: str, dtype: str, checkpointing: bool
+) -> Any:  # noqa: ANN401
     """Return our Q-model with the adapter that both sides have."""
     from peft import LoraConfig, get_peft_model
 
@@ -82,7 +86,7 @@ def load_q_model(shape: str | None, *, device: str, dtype: str, checkpointing: b
     from lit_qagent.models.specs import BackboneSpec
 
     attention = register_branch_attention()
-    model = load_model(shape, device=device, dtype=dtype, attention=attention)
+    model = load_model(shape, layers=layers, device=device, dtype=dtype, attention=attention)
     model.train()
     if checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})

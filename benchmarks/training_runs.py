@@ -27,6 +27,7 @@ def run(
     command = [sys.executable, str(script), "--side", side, "--pairs", str(pairs)]
     command += ["--rows", *map(str, rows), "--device", options.device, "--dtype", options.dtype]
     command += ["--shape", options.shape] if options.shape else []
+    command += ["--layers", str(options.layers)] if options.layers else []
     command += [] if "--batch" in more else ["--batch", str(options.batch)]
     # By depth every trajectory is a step of its own.
     command += ["--forest", str(1 if options.depths else options.forest)]
@@ -96,7 +97,17 @@ def measure_depths(options: argparse.Namespace, folder: Path) -> Found:
         "tokens_grew": last["tokens"] / first["tokens"],
         "ours_grew": last["ours_s"] / first["ours_s"],
         "trl_grew": last["trl_s"] / first["trl_s"],
+        "ours_exponent": _exponent(rows, "ours_s"),
+        "trl_exponent": _exponent(rows, "trl_s"),
     }
+
+
+def _exponent(rows: list[dict[str, Any]], side: str) -> float:
+    """Return the power of the trajectory's tokens that a side's cost grows with: 1 is linear."""
+    if len(rows) < 2:
+        return math.nan
+    logs = np.log([[row["tokens"], row[side]] for row in rows])
+    return float(np.polyfit(logs[:, 0], logs[:, 1], 1)[0])
 
 
 def _parts(steps: list[dict[str, Any]], device: str) -> tuple[float, float]:

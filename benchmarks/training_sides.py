@@ -35,6 +35,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--reference", type=Path, help="another side's result: its reference")
     parser.add_argument("--shape", help="random weights of this shape; else SmolLM2-135M")
+    parser.add_argument("--layers", type=int, help="so many layers of the shape")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--checkpointing", action="store_true")
@@ -65,6 +66,7 @@ class OurSide:
     def __init__(self, options: argparse.Namespace) -> None:
         self.model = load_q_model(
             options.shape,
+            layers=options.layers,
             device=options.device,
             dtype=options.dtype,
             checkpointing=options.checkpointing,

@@ -87,7 +87,11 @@ class TRLSide:
                 return dataset
 
         model = load_model(
-            options.shape, device=options.device, dtype=options.dtype, attention="sdpa"
+            options.shape,
+            layers=options.layers,
+            device=options.device,
+            dtype=options.dtype,
+            attention="sdpa",
         )
         if options.checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})

@@ -6,7 +6,7 @@ queries of a group see the group's own tokens only, kept ones included.
 
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -67,19 +67,70 @@ class LayerMemory:
         return keys, values
 
 
+class Siblings(NamedTuple):
+    """Segments that follow each other and have the same ancestors, as candidates do.
+
+    Attributes:
+        start: Index of the first token in its history.
+        end: Index after the last one.
+        seen: int64 [K]; the ancestors, then all tokens of the segments.
+        mask: bool [end - start, K]; each token sees the ancestors and, causally, its own segment.
+    """
+
+    start: int
+    end: int
+    seen: Tensor
+    mask: Tensor
+
+
 @dataclass(kw_only=True, slots=True)
 class Group:
     """The new tokens of one history in the row, and what they see.
 
     Attributes:
         first: Column of the first new token.
-        segments: The new tokens, counted from those kept on.
+        siblings: The new tokens, counted from those kept on.
         memory: Filled with the new tokens during the call.
     """
 
     first: int
-    segments: list[Segment]
+    siblings: list[Siblings]
     memory: LayerMemory
+
+    @classmethod
+    def of(
+        cls,
+        segments: list[Segment],
+        memory: LayerMemory,
+        *,
+        first: int = 0,
+        device: torch.device | str = "cpu",
+    ) -> "Group":
+        """Gather segments with the same ancestors, once for all layers of a call."""
+        siblings = [
+            _gather(list(members), torch.device(device))
+            for _, members in groupby(segments, key=_parent_of)
+        ]
+        return cls(first=first, siblings=siblings, memory=memory)
+
+
+def _parent_of(segment: Segment) -> int:
+    """Return the last token before a segment, which tells its ancestors; -1 if there is none."""
+    return int(segment.ancestors[-1]) if len(segment.ancestors) else -1
+
+
+def _gather(segments: list[Segment], device: torch.device) -> Siblings:
+    start, end = segments[0].start, segments[-1].end
+    before = segments[0].ancestors
+    sizes = torch.tensor([segment.end - segment.start for segment in segments])
+    owner = torch.arange(len(segments)).repeat_interleave(sizes)
+    own = (owner[:, None] == owner[None, :]).tril()
+    return Siblings(
+        start=start,
+        end=end,
+        seen=torch.cat([before, torch.arange(start, end)]).to(device),
+        mask=torch.cat([own.new_ones(len(own), len(before)), own], dim=1).to(device),
+    )
 
 
 def attend_groups(
@@ -98,43 +149,26 @@ def attend_groups(
         columns = slice(group.first, group.first + memory.num_new)
         keys, values = memory.extend(layer, key[0, :, columns], value[0, :, columns])
         before = memory.num_kept - group.first  # a token's place in the trie and its column
-        for _, siblings in groupby(group.segments, key=_parent_of):
-            segments = list(siblings)
-            part = query[0, :, segments[0].start - before : segments[-1].end - before]
-            outputs.append(_attend_siblings(part, keys, values, segments, scaling))
+        for siblings in group.siblings:
+            part = query[0, :, siblings.start - before : siblings.end - before]
+            outputs.append(_attend(part, keys, values, siblings, scaling))
     return torch.cat(outputs, dim=1).transpose(0, 1)[None].contiguous()
 
 
-def _parent_of(segment: Segment) -> int:
-    """Return the last token before a segment, which tells its ancestors; -1 if there is none."""
-    return int(segment.ancestors[-1]) if len(segment.ancestors) else -1
-
-
-def _attend_siblings(
-    query: Tensor, keys: Tensor, values: Tensor, segments: list[Segment], scaling: float | None
+def _attend(
+    query: Tensor, keys: Tensor, values: Tensor, siblings: Siblings, scaling: float | None
 ) -> Tensor:
-    """Attend from segments that follow each other and have the same ancestors, as candidates do.
+    """Return [heads, t, D] for the t tokens of all segments.
 
-    Each token sees the ancestors and, causally, its own segment. The ancestors are gathered once
-    for all, and heads that share a key are one head of more queries.
-
-    Returns:
-        [heads, t, D] for the t tokens of all segments.
+    What they see is gathered once for all, and heads that share a key are one head of more queries.
     """
-    start, end = segments[0].start, segments[-1].end
-    before = segments[0].ancestors
-    seen = torch.cat([before, torch.arange(start, end)]).to(keys.device)
-    sizes = torch.tensor([segment.end - segment.start for segment in segments])
-    owner = torch.arange(len(segments)).repeat_interleave(sizes)
-    own = (owner[:, None] == owner[None, :]).tril()
-    mask = torch.cat([own.new_ones(len(own), len(before)), own], dim=1).to(keys.device)
     heads_per_key = query.shape[0] // keys.shape[0]
     folded = query.reshape(keys.shape[0], -1, query.shape[-1])
     output = scaled_dot_product_attention(
         folded[None],  # its fast kernels want a batch axis
-        keys.index_select(1, seen)[None],
-        values.index_select(1, seen)[None],
-        attn_mask=mask.repeat(heads_per_key, 1),
+        keys.index_select(1, siblings.seen)[None],
+        values.index_select(1, siblings.seen)[None],
+        attn_mask=siblings.mask.repeat(heads_per_key, 1),
         scale=scaling,
     )
     return output[0].reshape(query.shape)

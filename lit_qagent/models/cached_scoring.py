@@ -117,7 +117,7 @@ class CachedScoring:
     def _read(
         self, call: _Call, parts: list[_Part], name: str, *, log_probs: bool, hidden: bool
     ) -> Read:
-        groups = _groups(parts, name)
+        groups = _groups(parts, name, call.token_ids.device)
         states = self._q_model.backbone.decode_groups(call.token_ids, call.position_ids, groups)
         return self._q_model.read_states(states, call, log_probs=log_probs, hidden=hidden)
 
@@ -129,18 +129,13 @@ class CachedScoring:
             self._weights_version = version
 
 
-def _groups(parts: Sequence[_Part], name: str) -> list[Group]:
+def _groups(parts: Sequence[_Part], name: str, device: torch.device) -> list[Group]:
     groups = []
     first = 0
     for part in parts:
         kept = part.num_kept
-        groups.append(
-            Group(
-                first=first,
-                segments=split_nodes(part.row.position_ids, kept, list(range(kept))),
-                memory=part.memories[name],
-            )
-        )
+        segments = split_nodes(part.row.position_ids, kept, list(range(kept)))
+        groups.append(Group.of(segments, part.memories[name], first=first, device=device))
         first += part.num_new
     return groups
 

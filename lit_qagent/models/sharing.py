@@ -144,7 +144,7 @@ def decodes_groups(backbone: "Backbone") -> bool:
     batch = collate_sequences([[sequence]]).to(backbone.language_model.device)
     num_tokens = batch.token_ids.shape[1]
     root = Segment(start=0, end=num_tokens, ancestors=torch.zeros(0, dtype=torch.int64))
-    group = Group(first=0, segments=[root], memory=LayerMemory(num_new=num_tokens))
+    group = Group.of([root], LayerMemory(num_new=num_tokens), device=batch.token_ids.device)
     as_it_is = backbone.reference() if backbone.is_adapted else nullcontext()
     with as_it_is, torch.autocast(batch.token_ids.device.type, enabled=False):
         alone = backbone(batch.token_ids, batch.position_ids, batch.is_token).float()

@@ -77,6 +77,26 @@ def test_peaks_are_found_by_name() -> None:
     assert flops.peak_of("a toaster") is None
 
 
+def test_the_exponent_of_a_cost_by_hand() -> None:
+    load("flops")
+    load("training_data")
+    exponent = load("training_runs")._exponent
+    rows = [{"tokens": n, "linear": 3.0 * n, "square": 0.5 * n**2} for n in (100, 300, 700)]
+
+    assert exponent(rows, "linear") == pytest.approx(1.0)
+    assert exponent(rows, "square") == pytest.approx(2.0)
+
+
+def test_a_shape_is_cut_to_its_first_layers() -> None:
+    load("flops")
+    load_model = load("training_models").load_model
+
+    model = load_model("tiny", layers=1, device="cpu", dtype="float32", attention="sdpa")
+
+    assert model.config.num_hidden_layers == len(model.model.layers) == 1
+    assert model.config.hidden_size == 64
+
+
 @pytest.mark.integration
 def test_a_shape_is_measured_on_both_sides_with_equal_losses(tmp_path: Path) -> None:
     found = run_benchmark(
@@ -114,6 +134,7 @@ def test_cost_by_depth_is_measured_and_drawn(tmp_path: Path) -> None:
     )
     assert alone[1] / alone[0] > 2 > shared[1] / shared[0]
     assert plot.stat().st_size > 5000
+    assert found["ours_exponent"] < found["trl_exponent"]
 
 
 @pytest.mark.parametrize(
