@@ -21,7 +21,7 @@ from lit_qagent.data.held_out import (
 )
 from lit_qagent.data.loader import HeldOutLoader, PairLoader
 from lit_qagent.data.planning import BatchPlan, Limits, group_pairs, report_unshared
-from lit_qagent.data.rendered import render_pair, report_lengths
+from lit_qagent.data.rendered import TooLong, render_pairs, report_lengths
 from lit_qagent.data.rendering import SequenceRenderer
 from lit_qagent.data.sources import PairSource, mixed, read_sources, scan_sources
 from lit_qagent.data.splitting import check_fractions, split_tasks
@@ -69,6 +69,9 @@ class PreferenceDataModule(pl.LightningDataModule):
             and, with ``sharing`` batch, compute their common history once.
         max_tokens: Most tokens computed in a batch; trajectories beyond it are split where that
             costs least. None is no limit.
+        too_long: What becomes of pairs that are longer than ``model.max_length`` even without any
+            earlier step, which nothing cuts: ``error`` stops with their number, ``drop`` leaves
+            them out, counts them and says so.
         seed: Decides the splits and the order of training.
         also: More held-out pairs by name, each what ``pairs`` takes, such as those of another
             world: ``{ood: runs/other/pairs}``. They are validated and tested on, never trained
@@ -88,6 +91,7 @@ class PreferenceDataModule(pl.LightningDataModule):
         sharing: Sharing = "pair",
         order: Order = "pairs",
         max_tokens: int | None = None,
+        too_long: TooLong = "error",
         seed: int = 0,
         also: dict[str, Path | PairSource] | None = None,
         streaming: bool = False,
@@ -107,6 +111,7 @@ class PreferenceDataModule(pl.LightningDataModule):
         self._sharing: Sharing = sharing
         self._order: Order = order
         self._max_tokens = max_tokens
+        self._too_long: TooLong = too_long
         self._seed = seed
         self._also = dict(also or {})
         self.streaming = streaming
@@ -140,7 +145,7 @@ class PreferenceDataModule(pl.LightningDataModule):
 
     @property
     def num_pairs(self) -> dict[str, int]:
-        """Pairs in each split, those that were too long left out.
+        """Pairs in each split, those that were dropped as too long left out.
 
         Of a stream it is not known yet which these are, nor how often weights repeat a pair.
         """
@@ -199,7 +204,8 @@ class PreferenceDataModule(pl.LightningDataModule):
         """Read, render and split; done once.
 
         Raises:
-            DataError: The pairs cannot be used, or there are too few tasks to split.
+            DataError: The pairs cannot be used, some are too long and ``too_long`` is error, or
+                there are too few tasks to split.
             OverlapError: A set of ``also`` has tasks that are trained on.
         """
         if self._card is not None:
@@ -207,7 +213,9 @@ class PreferenceDataModule(pl.LightningDataModule):
         card, trained = self._open_stream() if self.streaming else self._read()
         for name, path in self._also.items():
             other = read_held_out(name, path, trained, self._seed)
-            self._splits[name] = render_held_out(name, other, self._module().renderer)
+            self._splits[name] = render_held_out(
+                name, other, self._module().renderer, self._too_long
+            )
         self._card = card
 
     def train_dataloader(self) -> PairLoader | StreamLoader:
@@ -289,6 +297,7 @@ class PreferenceDataModule(pl.LightningDataModule):
             limits=Limits(self._sharing, self._batch_size, self._max_tokens),
             window=self._window,
             keeps_trajectories=self._order == "trajectories",
+            too_long=self._too_long,
             seed=self._seed,
             num_workers=self._num_workers,
         )
@@ -302,10 +311,10 @@ class PreferenceDataModule(pl.LightningDataModule):
     ) -> dict[str, list[PairTokens]]:
         renderer = self._module().renderer
         splits: dict[str, list[PairTokens]] = {"train": [], "valid": [], "test": []}
-        for pair in pairs:
-            tokens = render_pair(pair, renderer)
-            if tokens is not None:
-                splits[split_of[pair.task_id]].append(tokens)
+        for pair, tokens in render_pairs(
+            pairs, renderer, name="data.pairs", too_long=self._too_long
+        ):
+            splits[split_of[pair.task_id]].append(tokens)
         report_lengths(splits, renderer)
         return splits
 

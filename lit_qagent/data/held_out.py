@@ -7,7 +7,7 @@ from pathlib import Path
 from lit_qagent.core.errors import ConfigError, DataError, OverlapError
 from lit_qagent.core.pairs import PreferencePair
 from lit_qagent.data.batch import PairTokens
-from lit_qagent.data.rendered import render_pair
+from lit_qagent.data.rendered import TooLong, render_pairs
 from lit_qagent.data.rendering import SequenceRenderer
 from lit_qagent.data.sources import PairSource, read_sources
 
@@ -65,13 +65,15 @@ def render_held_out(
     name: str,
     pairs: list[PreferencePair],
     renderer: SequenceRenderer,
+    too_long: TooLong,
 ) -> list[PairTokens]:
-    """Return the token ids of a set's pairs; those that are too long are left out and counted.
+    """Return the token ids of a set's pairs; what was dropped as too long is counted and said.
 
     Raises:
-        DataError: None is left.
+        DataError: Pairs are too long and shall not be dropped, or none is left.
     """
-    found = [tokens for pair in pairs if (tokens := render_pair(pair, renderer)) is not None]
+    rendered = render_pairs(pairs, renderer, name=f"data.also.{name}", too_long=too_long)
+    found = [tokens for _, tokens in rendered]
     _log.info("pairs of %s: %d, %d too long", name, len(found), len(pairs) - len(found))
     if not found:
         raise DataError(

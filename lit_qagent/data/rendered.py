@@ -1,7 +1,8 @@
 """A preference pair as token ids."""
 
 import logging
-from collections.abc import Mapping, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sized
+from typing import Literal
 
 from lit_qagent.core.errors import ContextOverflow, DataError
 from lit_qagent.core.pairs import PreferencePair
@@ -11,6 +12,8 @@ from lit_qagent.data.pairs import pair_history
 from lit_qagent.data.rendering import SequenceRenderer
 
 _log = logging.getLogger(__name__)
+TooLong = Literal["error", "drop"]
+"""What becomes of pairs that are longer than the context even without any earlier step."""
 
 
 def render_pair(pair: PreferencePair, renderer: SequenceRenderer) -> PairTokens | None:
@@ -45,8 +48,47 @@ def render_pair(pair: PreferencePair, renderer: SequenceRenderer) -> PairTokens 
         depth=pair.depth,
         visits=(pair.visits_chosen, pair.visits_rejected),
         group=derive_seed(pair.tree_id or pair.task_id),
-        name=f"task {pair.task_id} tree {pair.tree_id} depth {pair.depth}",
+        name=pair_name(pair),
     )
+
+
+def render_pairs(
+    pairs: Iterable[PreferencePair], renderer: SequenceRenderer, *, name: str, too_long: TooLong
+) -> Iterator[tuple[PreferencePair, PairTokens]]:
+    """Give the pairs that fit into the context, with their token ids.
+
+    Args:
+        pairs: What to render.
+        renderer: Chat template, tokenizer and context limit.
+        name: Of the set, for the error.
+        too_long: Whether pairs that do not fit are an error, once all were seen.
+
+    Raises:
+        DataError: There were some, or a pair has nothing to learn from.
+    """
+    left_out = []
+    for pair in pairs:
+        tokens = render_pair(pair, renderer)
+        if tokens is None:
+            left_out.append(pair_name(pair))
+        else:
+            yield pair, tokens
+    if left_out and too_long == "error":
+        raise too_long_error(name, len(left_out), left_out[0], renderer.max_length)
+
+
+def too_long_error(name: str, count: int, example: str, max_length: int) -> DataError:
+    """Return what to raise for pairs of a set that are longer than the context."""
+    return DataError(
+        f"{count} pairs of {name} are longer than model.max_length ({max_length} tokens) even "
+        f"without any earlier step, such as that of {example}; raise model.max_length, or leave "
+        "them out with data.too_long: drop"
+    )
+
+
+def pair_name(pair: PreferencePair) -> str:
+    """Return what a pair is called in messages."""
+    return f"task {pair.task_id} tree {pair.tree_id} depth {pair.depth}"
 
 
 def report_lengths(splits: Mapping[str, Sized], renderer: SequenceRenderer) -> None:

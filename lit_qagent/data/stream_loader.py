@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 from lit_qagent.core.errors import DataError
 from lit_qagent.data.batch import PairBatch, PairTokens, collate_pairs
+from lit_qagent.data.rendered import too_long_error
 from lit_qagent.data.rendering import SequenceRenderer
 from lit_qagent.data.streaming import (
     LEFT_OVER,
@@ -37,7 +38,8 @@ class StreamLoader:
         num_trained: Tells how many batches of this epoch were trained on; None counts those given.
 
     Raises:
-        DataError: At the end of an epoch in which no pair could be trained on.
+        DataError: At a pair that is too long, unless such are dropped; at the end of an epoch in
+            which no pair could be trained on.
 
     Attributes:
         counts: What rendering has cost since the start, and pairs left out by reason,
@@ -153,6 +155,13 @@ class StreamLoader:
         self._starts = []
         for window in open_stream(stream, self._spec.num_workers):
             self.counts.update(window.counts)
+            if window.too_long and self._spec.too_long == "error":
+                raise too_long_error(
+                    "data.pairs (in those read so far)",
+                    len(window.too_long),
+                    window.too_long[0],
+                    self._renderer.max_length,
+                )
             # Those before the last step that may still be repeated are of no use.
             self._starts = [*self._starts[-2 * self._per_step :], (window.number, before)]
             before += len(window.batches)

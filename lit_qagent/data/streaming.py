@@ -17,7 +17,7 @@ from lit_qagent.core.pairs import PreferencePair
 from lit_qagent.core.seeds import derive_seed
 from lit_qagent.data.batch import PairTokens
 from lit_qagent.data.planning import BatchPlan, Limits, TokenMeter, group_pairs
-from lit_qagent.data.rendered import render_pair
+from lit_qagent.data.rendered import TooLong, pair_name, render_pair
 from lit_qagent.data.rendering import SequenceRenderer
 from lit_qagent.data.sources import PairSource, mixed
 
@@ -39,6 +39,7 @@ class StreamSpec:
         limits: How much a batch may hold.
         window: Pairs in the shuffle buffer, and pairs that batches are made of together.
         keeps_trajectories: Neighbouring pairs of one tree are shuffled as one.
+        too_long: What becomes of pairs that are longer than the context.
         seed: Same seed and epoch, same batches.
         num_workers: Processes that read and tokenise; 0 is the training process itself.
     """
@@ -49,6 +50,7 @@ class StreamSpec:
     limits: Limits
     window: int = 4096
     keeps_trajectories: bool = False
+    too_long: TooLong = "error"
     seed: int = 0
     num_workers: int = 0
 
@@ -69,11 +71,13 @@ class Window(NamedTuple):
         number: Place in the epoch, from 0.
         batches: Pairs of each batch; as many batches as is a multiple of the processes.
         counts: What rendering them has cost, pairs left out by reason, and those too long to share.
+        too_long: Names of pairs that are longer than the context.
     """
 
     number: int
     batches: list[list[PairTokens]]
     counts: Mapping[str, int]
+    too_long: Sequence[str] = ()
 
 
 class WindowStream(IterableDataset[Window]):
@@ -123,22 +127,26 @@ class WindowStream(IterableDataset[Window]):
         limits = self._spec.limits
         left_out = {SAME_TOKENS: 0, OVER_BUDGET: 0, LEFT_OVER: 0}
         rendered = []
+        too_long = []
         for pair in pairs:
             try:
                 tokens = render_pair(pair, renderer)
             except DataError:  # checked at the start, all but that their tokens differ
                 left_out[SAME_TOKENS] += 1
                 continue
-            if tokens is not None and not self._fits(tokens):
+            if tokens is None:
+                too_long.append(pair_name(pair))
+            elif not self._fits(tokens):
                 left_out[OVER_BUDGET] += 1
-            elif tokens is not None:
+            else:
                 rendered.append(tokens)
         if len(rendered) < self._world_size:
             left_out[LEFT_OVER] = len(rendered)
             rendered = []
         unshared = sum(limits.sharing_of(tokens) != limits.sharing for tokens in rendered)
         counts = {**renderer.counts.to_dict(), **left_out, UNSHARED: unshared}
-        return Window(number, self._plan(number, rendered) if rendered else [], counts)
+        batches = self._plan(number, rendered) if rendered else []
+        return Window(number, batches, counts, too_long)
 
     def _fits(self, pair: PairTokens) -> bool:
         """Return whether a batch may hold a pair, be it alone."""

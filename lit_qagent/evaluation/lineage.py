@@ -58,21 +58,26 @@ def report_other_world(environment: Mapping[str, Any], lineage: Mapping[str, Any
 
     Args:
         environment: `Environment.settings` now.
-        lineage: ``environment`` holds those of training; without it nothing is said.
+        lineage: ``environment`` holds those of training, of pairs from several folders in ``of``,
+            where one like that of now is enough; without it nothing is said.
     """
     trained, now = (json.loads(json.dumps(s)) for s in (lineage.get("environment"), environment))
     if not trained:
         return
-    differing = [
-        f"{name} is {_brief(now.get(name))}, in training it was {_brief(trained.get(name))}"
-        for name in sorted({*trained, *now})
-        if trained.get(name) != now.get(name)
-    ]
+    differing = min((_differing(now, each) for each in trained.get("of") or [trained]), key=len)
     if differing:
         _log.warning(
             "the Q-model was trained on another world than it is to act in: %s",
             "; ".join(differing),
         )
+
+
+def _differing(now: Mapping[str, Any], trained: Mapping[str, Any]) -> list[str]:
+    return [
+        f"{name} is {_brief(now.get(name))}, in training it was {_brief(trained.get(name))}"
+        for name in sorted({*trained, *now})
+        if trained.get(name) != now.get(name)
+    ]
 
 
 def _brief(value: Any) -> str:  # noqa: ANN401 (a JSON value)

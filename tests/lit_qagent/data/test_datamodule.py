@@ -100,15 +100,31 @@ def test_no_task_is_in_two_splits(tmp_path: Path, chat: ChatRenderer) -> None:
     assert len(set().union(*tasks)) == 10
 
 
-def test_a_pair_longer_than_the_context_is_dropped_counted_and_said(
+LONG_ACTION = [{"role": "assistant", "content": "open[" + "x" * 300 + "]"}]
+
+
+def test_pairs_longer_than_the_context_are_an_error_with_number_name_and_remedy(
+    tmp_path: Path, chat: ChatRenderer
+) -> None:
+    pairs = [*make_pairs(8), *(make_pair(task, 1, rejected=LONG_ACTION) for task in (3, 5))]
+    data = PreferenceDataModule(write_pairs(tmp_path, pairs))
+
+    with pytest.raises(
+        DataError,
+        match=r"2 pairs of data.pairs are longer than model.max_length \(256 tokens\) .* such as "
+        r"that of task task-3 .* depth 1; raise model.max_length, or .* data.too_long: drop",
+    ):
+        set_up(data, SequenceRenderer(chat, 256))
+
+
+def test_a_pair_longer_than_the_context_can_be_dropped_which_is_counted_and_said(
     tmp_path: Path, chat: ChatRenderer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    long_action = [{"role": "assistant", "content": "open[" + "x" * 300 + "]"}]
-    pairs = [*make_pairs(8), make_pair(0, 0, rejected=long_action)]
+    pairs = [*make_pairs(8), make_pair(0, 0, rejected=LONG_ACTION)]
     renderer = SequenceRenderer(chat, 256)
 
     with caplog.at_level(logging.WARNING):
-        data = set_up(PreferenceDataModule(write_pairs(tmp_path, pairs)), renderer)
+        data = set_up(PreferenceDataModule(write_pairs(tmp_path, pairs), too_long="drop"), renderer)
 
     assert sum(data.num_pairs.values()) == 16
     assert renderer.counts.too_long == 1

@@ -216,13 +216,30 @@ def test_trajectories_stay_together(chat: ChatRenderer, folder: Path) -> None:
         assert all(trees.count(tree) == 3 for tree in trees)
 
 
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_pair_longer_than_the_context_stops_the_stream(
+    chat: ChatRenderer, tmp_path: Path, num_workers: int
+) -> None:
+    long_action = [{"role": "assistant", "content": "open[" + "x" * 300 + "]"}]
+    pairs = [*make_pairs(16), make_pair(9, 0, rejected=long_action)]
+    path = write_lines(tmp_path / "pairs.jsonl", pairs)
+    options = {"valid_fraction": 0, "test_fraction": 0, "num_workers": num_workers}
+    loader = open_loader(chat, path, max_length=256, **options)
+
+    with pytest.raises(
+        DataError, match=r"1 pairs of data.pairs .* task task-9 .* data.too_long: drop"
+    ):
+        list(loader)
+
+
 def test_what_is_left_out_is_counted_and_said(
     chat: ChatRenderer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     long_action = [{"role": "assistant", "content": "open[" + "x" * 300 + "]"}]
     pairs = [*make_pairs(16), *(make_pair(t, 0, rejected=long_action) for t in range(16))]
     path = write_lines(tmp_path / "pairs.jsonl", pairs)
-    loader = open_loader(chat, path, max_length=256, valid_fraction=0, test_fraction=0)
+    options = {"valid_fraction": 0, "test_fraction": 0, "too_long": "drop"}
+    loader = open_loader(chat, path, max_length=256, **options)
 
     with caplog.at_level(logging.WARNING):
         given = flat(names(loader))

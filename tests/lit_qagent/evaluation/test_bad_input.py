@@ -11,7 +11,7 @@ from lit_qagent.agents.selection import FirstSelector, MostLikelySelector
 from lit_qagent.core.errors import CheckpointError, ConfigError, ContextOverflow, PolicyFailure
 from lit_qagent.core.records import Constraint, History, Message, Proposal, Sampling
 from lit_qagent.evaluation.episodes import PlayedEpisode, read_episodes
-from lit_qagent.evaluation.lineage import check_prompt
+from lit_qagent.evaluation.lineage import check_prompt, report_other_world
 from lit_qagent.evaluation.play import DEAD_AFTER
 from lit_qagent.evaluation.report import write_report
 from lit_qagent.evaluation.shard import EpisodeShard
@@ -95,6 +95,23 @@ def test_a_q_model_of_another_world_is_said(
 
     assert f"max_steps is {now['max_steps']}, in training it was 99" in caplog.text
     assert 'small is null, in training it was {"page_size": 5}' in caplog.text
+
+
+def test_of_the_worlds_that_a_q_model_was_trained_on_the_nearest_counts(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    now = make_evaluation(tmp_path).environment.settings()
+    near, far = {**now, "max_steps": 99}, {"name": "elsewhere"}
+
+    def mixed(*worlds: dict[str, Any]) -> dict[str, Any]:
+        return {"environment": {"name": "mixture", "of": list(worlds)}}
+
+    report_other_world(now, mixed(far, now, near))
+    assert "another world" not in caplog.text
+    report_other_world(now, mixed(far, near))
+
+    assert "max_steps is" in caplog.text
+    assert "name is" not in caplog.text
 
 
 def test_an_endpoint_that_dies_leaves_its_episodes_and_the_rest_is_played_later(

@@ -148,8 +148,11 @@ def test_a_set_whose_pairs_are_all_too_long_is_refused(
     long = make_pair(30, 0, chosen=[{"role": "assistant", "content": "x" * 3000}])
     folder = write_pairs(tmp_path, [long])
 
-    with pytest.raises(DataError, match=r"data.also.ood: all 1 pairs are longer than 2048 tokens"):
+    with pytest.raises(DataError, match=r"1 pairs of data.also.ood are longer than model.max_len"):
         make_trainer().fit(make_module(model), PreferenceDataModule(pairs, also={"ood": folder}))
+    data = PreferenceDataModule(pairs, also={"ood": folder}, too_long="drop")
+    with pytest.raises(DataError, match=r"data.also.ood: all 1 pairs are longer than 2048 tokens"):
+        make_trainer().fit(make_module(model), data)
 
 
 @pytest.mark.parametrize("name", ["train", "a/b", ""])
