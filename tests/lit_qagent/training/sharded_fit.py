@@ -18,6 +18,8 @@ from lit_qagent.training.callbacks import ExportCheckpoint
 from lit_qagent.training.module import StepDPO
 from tests.tiny_q_model import tiny_spec
 
+CLIP_NORM, CLIP_VALUE = (0.05, "norm"), (0.001, "value")  # both well below the gradients
+
 
 def fit(  # noqa: PLR0913 (what the runs differ in)
     model: Path,
@@ -27,7 +29,7 @@ def fit(  # noqa: PLR0913 (what the runs differ in)
     epochs: int = 2,
     ckpt_path: Path | None = None,
     q_head: QHead = ImplicitQHead(beta=0.1),  # noqa: B008 (copied)
-    clip: float | None = None,
+    clip: tuple[float, str] | None = None,
 ) -> None:
     pl.seed_everything(42, verbose=False)
     module = StepDPO(
@@ -46,7 +48,8 @@ def fit(  # noqa: PLR0913 (what the runs differ in)
             data_parallel_size=2, tensor_parallel_size=1, save_distributed_checkpoint=False
         ),
         max_epochs=epochs,
-        gradient_clip_val=clip,
+        gradient_clip_val=clip and clip[0],
+        gradient_clip_algorithm=clip and clip[1],
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -64,4 +67,5 @@ if __name__ == "__main__":
     fit(model, pairs, output / "full", None)
     fit(model, pairs, output / "first", LoraSpec(rank=2), epochs=1)
     fit(model, pairs, output / "lora", LoraSpec(rank=2), ckpt_path=output / "first" / "last.ckpt")
-    fit(model, pairs, output / "clipped", LoraSpec(rank=2), q_head=BothQHeads(), clip=0.05)
+    fit(model, pairs, output / "clipped", LoraSpec(rank=2), q_head=BothQHeads(), clip=CLIP_NORM)
+    fit(model, pairs, output / "cut", LoraSpec(rank=2), q_head=BothQHeads(), clip=CLIP_VALUE)

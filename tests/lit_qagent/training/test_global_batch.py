@@ -15,6 +15,7 @@ from lit_qagent.models.export import load_q_model
 from lit_qagent.models.q_heads import BothQHeads, ImplicitQHead, QHead
 from lit_qagent.models.specs import LoraSpec
 from lit_qagent.training.module import StepDPO
+from tests.lit_qagent.training.sharded_fit import CLIP_NORM, CLIP_VALUE
 from tests.pair_folder import make_pair, make_pairs, write_pairs
 from tests.tiny_model import save_tiny_model
 from tests.tiny_q_model import tiny_spec
@@ -41,7 +42,7 @@ def weights_after(  # noqa: PLR0913 (what the runs differ in)
     reference: Any = "cached",  # noqa: ANN401
     momentum: float = 0.0,
     q_head: QHead = ImplicitQHead(beta=0.1),  # noqa: B008 (copied)
-    clip: float | None = None,
+    clip: tuple[float, str] | None = None,
     **data: Any,  # noqa: ANN401
 ) -> dict[str, Any]:
     pl.seed_everything(42, verbose=False)
@@ -61,7 +62,8 @@ def weights_after(  # noqa: PLR0913 (what the runs differ in)
         accelerator="cpu",
         max_epochs=2,
         accumulate_grad_batches=accumulate,
-        gradient_clip_val=clip,
+        gradient_clip_val=clip and clip[0],
+        gradient_clip_algorithm=clip and clip[1],
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -165,7 +167,9 @@ def test_two_processes_with_shards_train_and_resume_as_one_does(
     runs: dict[str, dict[str, Any]] = {
         "lora": {},
         "full": {"lora": None, "reference": "copy"},
-        "clipped": {"q_head": BothQHeads(), "clip": 0.05},  # weights in shards and whole ones
+        # Weights in shards and whole ones.
+        "clipped": {"q_head": BothQHeads(), "clip": CLIP_NORM},
+        "cut": {"q_head": BothQHeads(), "clip": CLIP_VALUE},
     }
     for name, settings in runs.items():
         one = weights_after(model, pairs, batch_size=4, momentum=0.5, **settings)
