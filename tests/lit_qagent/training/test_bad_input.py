@@ -31,11 +31,6 @@ from tests.tiny_q_model import tiny_spec
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny_model(tmp_path_factory.mktemp("models") / "tiny-model")
-
-
-@pytest.fixture(scope="module")
 def other_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same model under the same name, whose chat template says something else."""
     folder = tmp_path_factory.mktemp("other") / "tiny-model"

@@ -24,20 +24,10 @@ from lit_qagent.models.q_heads import ImplicitQHead, QHead, ScalarQHead
 from lit_qagent.models.specs import LoraSpec
 from lit_qagent.training.callbacks import ExportCheckpoint
 from lit_qagent.training.module import StepDPO
-from tests.pair_folder import make_episodes, make_pair, make_pairs, write_pairs
+from tests.pair_folder import make_episodes, make_pair
 from tests.reference import reference_action_log_prob
 from tests.tiny_model import save_tiny_model
 from tests.tiny_q_model import tiny_spec
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny_model(tmp_path_factory.mktemp("models") / "tiny-model")
-
-
-@pytest.fixture(scope="module")
-def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_pairs(tmp_path_factory.mktemp("pairs"), make_pairs(11))
 
 
 def adamw(parameters: Iterable[Tensor]) -> torch.optim.Optimizer:

@@ -17,16 +17,10 @@ from lit_qagent.models.specs import LoraSpec
 from lit_qagent.training.module import StepDPO
 from tests.lit_qagent.training.sharded_fit import CLIP_NORM, CLIP_VALUE
 from tests.pair_folder import make_pair, make_pairs, write_pairs
-from tests.tiny_model import save_tiny_model
 from tests.tiny_q_model import tiny_spec
 
 # 9 training tasks of 2 pairs: 18 pairs in steps of 4, 4, 4, 4 and 2.
 NUM_TASKS = 11
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny_model(tmp_path_factory.mktemp("models") / "tiny-model")
 
 
 @pytest.fixture(scope="module")

@@ -16,13 +16,7 @@ from lit_qagent.models.specs import LoraSpec
 from lit_qagent.training.guards import memory_advice, refuse_bad_losses
 from lit_qagent.training.module import StepDPO
 from tests.pair_folder import make_pairs, write_pairs
-from tests.tiny_model import save_tiny_model
 from tests.tiny_q_model import tiny_spec
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny_model(tmp_path_factory.mktemp("models") / "tiny-model")
 
 
 @pytest.fixture(scope="module")

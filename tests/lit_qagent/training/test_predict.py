@@ -14,13 +14,7 @@ from lit_qagent.models.export import describe, save_checkpoint
 from lit_qagent.models.specs import LoraSpec
 from lit_qagent.training.lineage import hash_weights
 from lit_qagent.training.module import StepDPO
-from tests.tiny_model import save_tiny_model
 from tests.tiny_q_model import shake_adapter, tiny_spec
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny_model(tmp_path_factory.mktemp("models") / "tiny-model")
 
 
 def make_module(model: Path, checkpoint: Path | None = None) -> StepDPO:

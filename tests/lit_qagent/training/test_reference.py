@@ -21,18 +21,12 @@ from lit_qagent.training.module import StepDPO
 from lit_qagent.training.reference import cache_key, fill_reference, hash_base
 from tests.pair_folder import make_pairs, write_pairs
 from tests.reference import reference_action_log_prob
-from tests.tiny_model import save_tiny_model
 from tests.tiny_q_model import tiny_q_model, tiny_spec
 
 PAIRS = [
     PairTokens(TokenSequence([5, 6], [7, 8]), TokenSequence([5, 6], [9]), 1.0, 0.0, depth=0),
     PairTokens(TokenSequence([5, 6, 7], [8]), TokenSequence([5, 6, 7], [9]), 1.0, 0.0, depth=1),
 ]
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny_model(tmp_path_factory.mktemp("models") / "tiny-model")
 
 
 @pytest.fixture(scope="module")

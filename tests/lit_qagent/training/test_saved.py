@@ -17,8 +17,6 @@ from lit_qagent.models.export import load_q_model, read_checkpoint
 from lit_qagent.models.specs import LoraSpec
 from lit_qagent.training.callbacks import ExportCheckpoint
 from lit_qagent.training.module import StepDPO
-from tests.pair_folder import make_pairs, write_pairs
-from tests.tiny_model import save_tiny_model
 from tests.tiny_q_model import tiny_spec
 
 _CONVERT = "lightning.pytorch.utilities.deepspeed.convert_zero_checkpoint_to_fp32_state_dict"
@@ -57,16 +55,6 @@ def convert(folder: Path, output_file: Path) -> dict[str, Any]:
     """Return what DeepSpeed's script does: the client state, and all weights, frozen ones too."""
     weights: dict[str, Any] = torch.load(Path(folder) / "weights.pt")
     return {**torch.load(Path(folder) / "client.pt"), "state_dict": weights}
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny_model(tmp_path_factory.mktemp("models") / "tiny-model")
-
-
-@pytest.fixture(scope="module")
-def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_pairs(tmp_path_factory.mktemp("pairs"), make_pairs(11))
 
 
 def fit(

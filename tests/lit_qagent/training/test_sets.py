@@ -14,21 +14,10 @@ from lit_qagent.models.specs import LoraSpec
 from lit_qagent.training.module import StepDPO
 from lit_qagent.training.monitors import LogReliability
 from lit_qagent.training.sets import CompareSets, as_markdown, side_by_side
-from tests.pair_folder import make_pair, make_pairs, write_pairs
-from tests.tiny_model import save_tiny_model
+from tests.pair_folder import make_pair, write_pairs
 from tests.tiny_q_model import tiny_spec
 
 METRICS = ("loss", "accuracy", "margin", "rank_correlation", "kendall_tau", "calibration_error")
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny_model(tmp_path_factory.mktemp("models") / "tiny-model")
-
-
-@pytest.fixture(scope="module")
-def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_pairs(tmp_path_factory.mktemp("pairs"), make_pairs(11))
 
 
 @pytest.fixture(scope="module")

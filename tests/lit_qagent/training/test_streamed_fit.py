@@ -12,19 +12,7 @@ from lit_qagent.core.errors import ConfigError
 from lit_qagent.data.datamodule import PreferenceDataModule
 from lit_qagent.models.specs import LoraSpec
 from lit_qagent.training.module import StepDPO
-from tests.pair_folder import make_pairs, write_pairs
-from tests.tiny_model import save_tiny_model
 from tests.tiny_q_model import tiny_spec
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny_model(tmp_path_factory.mktemp("models") / "tiny-model")
-
-
-@pytest.fixture(scope="module")
-def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_pairs(tmp_path_factory.mktemp("pairs"), make_pairs(11))
 
 
 def make_module(model: Path, **changes: Any) -> StepDPO:  # noqa: ANN401
