@@ -15,9 +15,10 @@ set; those of the short pairs it always computes itself.
 
 --depths: a trajectory of each depth; TRL is timed on its first, middle and last pair, one at a
 time, and their mean stands for all (the pairs' lengths grow evenly). `exponent` is the power of the
-trajectory's tokens that a side's cost grows with: 1 is linear. How near ours is to it depends on
-the model, as attention costs more the further a token looks back: `--shape llama31-8b --layers 1`
-measures a layer of a large one on a CPU.
+trajectory's tokens that a side's cost grows with: 1 is linear. `operations_grew` is what ours must
+grow by, as attention costs more the further a token looks back (flops.py); the larger a model, the
+nearer to the tokens that is. `--shape llama31-8b --layers 1` measures a layer of a large one on a
+CPU, with as small a part of its words.
 
 --shape: `mfu` is the model's operations for real tokens, neither padding nor recomputed layers,
 through the seconds and the peak of the device (flops.py has the formula; --peak-tflops gives the
@@ -57,7 +58,7 @@ def main() -> None:
     parser.add_argument("--depths", type=int, nargs="+", help="cost of so many steps instead")
     parser.add_argument("--plot", type=Path, help="with --depths: write a PNG")
     parser.add_argument("--shape", choices=SHAPES)
-    parser.add_argument("--layers", type=int, help="with --shape: so many of its layers")
+    parser.add_argument("--layers", type=int, help="with --shape: so many layers, and words alike")
     parser.add_argument("--trajectory-tokens", type=int, nargs="+", help="with --shape")
     parser.add_argument("--device", choices=["cpu", "cuda"], help="a GPU if there is one")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")

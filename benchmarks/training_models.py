@@ -62,7 +62,7 @@ def load_model(
         return model.to(device)
     kind, values = SHAPES[shape]
     if layers is not None:
-        values = {**values, "num_hidden_layers": layers}
+        values = _share(values, layers)
     config = AutoConfig.for_model(
         kind, **values, max_position_embeddings=MAX_POSITIONS, attention_dropout=0.0
     )
@@ -71,6 +71,16 @@ def load_model(
         return AutoModelForCausalLM.from_config(
             config, dtype=_DTYPES[dtype], attn_implementation=attention
         )
+
+
+def _share(values: dict[str, Any], layers: int) -> dict[str, Any]:
+    """Return a shape of fewer layers, and as much less of its vocabulary.
+
+    With all words the output layer would cost as much as many layers, which it does not in the
+    whole model.
+    """
+    words = values["vocab_size"] * layers // values["num_hidden_layers"]
+    return {**values, "num_hidden_layers": layers, "vocab_size": words}
 
 
 def load_q_model(

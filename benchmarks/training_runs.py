@@ -80,6 +80,7 @@ def measure_depths(options: argparse.Namespace, folder: Path) -> Found:
                 "depth": depth,
                 "tokens": step["tokens"],
                 "tokens_pair_by_pair": step["unshared_tokens"],
+                "tflop": _operations(ours, [step]) / 1e12,
                 "ours_s": mine,
                 "ours_ms_per_token": 1e3 * mine / step["tokens"],
                 "trl_s": trl_s,
@@ -90,11 +91,9 @@ def measure_depths(options: argparse.Namespace, folder: Path) -> Found:
     if options.plot:
         plot_depths(rows, options.plot)
     first, last = rows[0], rows[-1]
-    per_token, per_look = _parts(ours["main"]["steps"], options.device)
     return rows, {
-        "ours_ms_per_token": 1e3 * per_token,
-        "ours_ms_per_1000_looks_back": 1e6 * per_look,
         "tokens_grew": last["tokens"] / first["tokens"],
+        "operations_grew": last["tflop"] / first["tflop"],
         "ours_grew": last["ours_s"] / first["ours_s"],
         "trl_grew": last["trl_s"] / first["trl_s"],
         "ours_exponent": _exponent(rows, "ours_s"),
@@ -108,20 +107,6 @@ def _exponent(rows: list[dict[str, Any]], side: str) -> float:
         return math.nan
     logs = np.log([[row["tokens"], row[side]] for row in rows])
     return float(np.polyfit(logs[:, 0], logs[:, 1], 1)[0])
-
-
-def _parts(steps: list[dict[str, Any]], device: str) -> tuple[float, float]:
-    """Return the seconds of a token, and of one of its looks back at an earlier one.
-
-    The least-squares fit of all steps: layers cost by tokens, attention by what each token sees.
-    """
-    if len(steps) < 2:
-        return math.nan, math.nan
-    counts = np.array([[step["tokens"], step["cells"]] for step in steps], dtype=float)
-    spent = np.array([seconds(step, device) for step in steps])
-    # Relative errors count, so that the longest trajectory does not decide alone.
-    found, *_ = np.linalg.lstsq(counts / spent[:, None], np.ones(len(steps)), rcond=None)
-    return float(found[0]), float(found[1])
 
 
 def plot_depths(rows: list[dict[str, Any]], path: Path) -> None:
@@ -211,14 +196,9 @@ def _shape_row(
     time = sum(seconds(step, side["device"]) for step in steps)
     totals = {
         key: sum(step[key] for step in steps)
-        for key in ("pairs", "tokens", "padded_tokens", "unshared_tokens", "cells", "scored")
+        for key in ("pairs", "tokens", "padded_tokens", "unshared_tokens")
     }
-    flops = step_flops(
-        ModelSize(**side["size"]),
-        tokens=totals["tokens"],
-        cells=totals["cells"],
-        scored=totals["scored"],
-    )
+    flops = _operations(side, steps)
     peak = options.peak_tflops
     if peak is None and options.dtype == "bfloat16":
         peak = peak_of(side.get("device_name", ""))
@@ -236,6 +216,14 @@ def _shape_row(
         "device": side.get("device_name", side["device"]),
         "dtype": options.dtype,
     }
+
+
+def _operations(side: dict[str, Any], steps: list[dict[str, Any]]) -> float:
+    """Floating-point operations that the steps of a side need."""
+    tokens, cells, scored = (
+        sum(step[key] for step in steps) for key in ("tokens", "cells", "scored")
+    )
+    return step_flops(ModelSize(**side["size"]), tokens=tokens, cells=cells, scored=scored)
 
 
 def _reference_of(ours: dict[str, Any], sample: list[int], folder: Path) -> list[str]:

@@ -95,6 +95,7 @@ def test_a_shape_is_cut_to_its_first_layers() -> None:
 
     assert model.config.num_hidden_layers == len(model.model.layers) == 1
     assert model.config.hidden_size == 64
+    assert model.config.vocab_size == 512  # its share of 1024
 
 
 @pytest.mark.integration
@@ -135,6 +136,8 @@ def test_cost_by_depth_is_measured_and_drawn(tmp_path: Path) -> None:
     assert alone[1] / alone[0] > 2 > shared[1] / shared[0]
     assert plot.stat().st_size > 5000
     assert found["ours_exponent"] < found["trl_exponent"]
+    # More than the tokens, as attention looks further back, and far less than pair by pair.
+    assert shared[1] / shared[0] < found["operations_grew"] < alone[1] / alone[0]
 
 
 @pytest.mark.parametrize(
