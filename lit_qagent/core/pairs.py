@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 PAIR_SCHEMA_VERSION = 1
+NAMELESS = "foreign-"
+"""What the task ids begin with that data without any were given."""
 PAIR_FILE = "data/train-00000-of-00001.parquet"
 CARD_FILE = "card.json"
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lit_qagent.core.errors import ConfigError, DataError
-from lit_qagent.core.pairs import ChatMessages, PreferencePair
+from lit_qagent.core.pairs import NAMELESS, ChatMessages, PreferencePair
 from lit_qagent.core.seeds import derive_seed
 from lit_qagent.data.packing import common_prefix
 from lit_qagent.data.pairs import ROWS_AT_ONCE, are_equal, is_episode
@@ -99,7 +99,7 @@ def _pair(row: Any, where: str) -> PreferencePair:  # noqa: ANN401 (any JSON val
     if are_equal(chosen, rejected):
         raise DataError(f"{where} has equal chosen and rejected actions; remove it")
     num_head = _head_length(prompt, where)
-    task = f"foreign-{derive_seed(json.dumps(prompt[:num_head], sort_keys=True)):010d}"
+    task = f"{NAMELESS}{derive_seed(json.dumps(prompt[:num_head], sort_keys=True)):010d}"
     return PreferencePair(
         prompt=prompt,
         chosen=chosen,

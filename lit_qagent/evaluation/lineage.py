@@ -8,6 +8,7 @@ from typing import Any
 
 from lit_qagent.agents.prompts import PromptSpec, differing_forms
 from lit_qagent.core.errors import CheckpointError, OverlapError
+from lit_qagent.core.pairs import NAMELESS
 from lit_qagent.core.records import Task
 
 _log = logging.getLogger(__name__)
@@ -86,9 +87,16 @@ def _brief(value: Any) -> str:  # noqa: ANN401 (a JSON value)
 
 
 def describe_lineage(lineage: Mapping[str, Any]) -> dict[str, Any]:
-    """Return where the Q-model comes from, its task list as a count and everything as a hash."""
+    """Return where the Q-model comes from, its task list as a count and everything as a hash.
+
+    ``nameless_tasks`` counts those whose data did not say which task they are of, so that nobody
+    can tell whether they are among others.
+    """
     shown = {key: value for key, value in lineage.items() if key != "task_ids"}
     if "task_ids" in lineage:
         shown["trained_tasks"] = len(lineage["task_ids"])
+        nameless = sum(task.startswith(NAMELESS) for task in lineage["task_ids"])
+        if nameless:
+            shown["nameless_tasks"] = nameless
     text = json.dumps(dict(lineage), sort_keys=True)
     return {**shown, "lineage_hash": hashlib.sha256(text.encode()).hexdigest()}

@@ -25,6 +25,13 @@ from lit_qagent.evaluation.cost import (
 from lit_qagent.evaluation.depths import decisions_by_depth, regret_by_depth
 from lit_qagent.evaluation.differences import difference_rows
 from lit_qagent.evaluation.episodes import TRAJECTORIES_GLOB, PlayedEpisode, read_episodes
+from lit_qagent.evaluation.header import (
+    actions_text,
+    cost_note,
+    hashes_of,
+    policy_text,
+    q_model_text,
+)
 from lit_qagent.evaluation.outcomes import choose_examples, count_outcomes
 from lit_qagent.evaluation.plots import curve_plots, difference_plot, reward_plot
 from lit_qagent.evaluation.shard import MANIFEST_FILE, RESULTS_FOLDER, SESSIONS_GLOB
@@ -62,8 +69,10 @@ def write_report(folder: Path) -> dict[str, Any]:
         "report": report,
         "settings": settings,
         "settings_text": _settings_text(settings),
-        "policy_text": _in_one_line(settings["policy"]),
-        "q_model_text": _in_one_line(settings["q_model"]),
+        "actions_text": actions_text(settings),
+        "policy_text": policy_text(settings["policy"]),
+        "cost_note": cost_note(settings),
+        "q_model_text": q_model_text(settings["q_model"]),
         "tables": tables,
         "reward_plot": reward_plot(report["agents"]),
         "difference_plot": difference_plot(report),
@@ -160,13 +169,6 @@ def _settings_text(settings: Mapping[str, Any]) -> str:
     return json.dumps(shown, indent=2, ensure_ascii=False)
 
 
-def _in_one_line(settings: Mapping[str, Any]) -> str:
-    """Return the plain values of some settings; nested ones are among all settings."""
-    nested = (dict, list, tuple)
-    shown = [f"{key} {value}" for key, value in settings.items() if not isinstance(value, nested)]
-    return ", ".join(shown)
-
-
 def _agent_row(summary: AgentSummary) -> dict[str, Any]:
     counts = {key: value for key, value in vars(summary).items() if key != "estimates"}
     if not summary.estimates:
@@ -243,6 +245,6 @@ def _hashes(folder: Path, settings: Mapping[str, Any]) -> dict[str, str]:
     files = [folder / MANIFEST_FILE, *sorted(folder.glob(TRAJECTORIES_GLOB))]
     return {
         "environment_data": settings["environment"]["data_hash"],
-        "lineage": settings["q_model"]["lineage_hash"],
+        **{f"Q-model {name}": value for name, value in hashes_of(settings["q_model"]).items()},
         **{path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files},
     }

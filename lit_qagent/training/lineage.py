@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lit_qagent.models.q_heads import QHead
 from lit_qagent.models.specs import BackboneSpec
 from lit_qagent.training.sharding import whole
 
@@ -34,15 +35,21 @@ def merge_lineage(current: Mapping[str, Any], earlier: Mapping[str, Any]) -> dic
     return merged
 
 
-def identify(weights: Mapping[str, Tensor], spec: BackboneSpec, max_length: int) -> dict[str, Any]:
+def identify(
+    weights: Mapping[str, Tensor], spec: BackboneSpec, head: QHead, max_length: int
+) -> dict[str, Any]:
     """Return what tells apart Q-models of equal lineage, so that their results never mix.
 
     Args:
         weights: What was trained.
         spec: How the base model is held: the same weights score otherwise in another precision.
+        head: What makes Q of them, by settings that are no weights.
         max_length: Tokens of a history that are seen.
     """
     return {
+        "backbone": spec.public_name,
+        "head": head.kind,
+        "head_settings": head.settings(),
         "weights_hash": hash_weights(weights),
         "dtype": spec.dtype,
         "quantization": spec.quantization,

@@ -278,7 +278,7 @@ class StepDPO(pl.LightningModule):
 
     def predict_step(self, batch: EpisodeShard, batch_idx: int) -> Any:  # noqa: ANN401
         """Play a shard of held-out tasks; returns what the shard returns."""
-        identity = identify(self._trainable(), self._backbone, self.max_length)
+        identity = identify(self._trainable(), self._backbone, self._model().head, self.max_length)
         scorer = self.scorer()
         try:
             return batch.play(scorer, self.lineage | identity)

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning.pytorch as pl
 import pytest
@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 
 from lit_qagent.agents.selection import Scorer
 from lit_qagent.models.export import describe, save_checkpoint
+from lit_qagent.models.q_heads import ImplicitQHead
 from lit_qagent.models.specs import LoraSpec
 from lit_qagent.training.lineage import hash_weights
 from lit_qagent.training.module import StepDPO
@@ -58,6 +59,21 @@ def test_predict_lends_the_q_model_and_its_lineage_to_every_shard(
     assert "untrained" not in caplog.text
 
 
+def test_q_models_whose_heads_differ_in_their_settings_alone_are_told_apart(model: Path) -> None:
+    def lineage(reduction: Literal["sum", "mean"]) -> dict[str, Any]:
+        pl.seed_everything(0, verbose=False)  # equal weights
+        head = ImplicitQHead(beta=0.2, reduction=reduction)
+        found: dict[str, Any] = predict(StepDPO(tiny_spec(model), LoraSpec(rank=2), head))[0]
+        return found["lineage"]  # type: ignore[no-any-return]
+
+    by_sum, by_mean = lineage("sum"), lineage("mean")
+
+    assert by_sum["backbone"] == "tiny-model"
+    assert by_sum["head"] == "implicit"
+    assert by_sum["head_settings"] == {"beta": 0.2, "reduction": "sum"}
+    assert by_mean == {**by_sum, "head_settings": {"beta": 0.2, "reduction": "mean"}}
+
+
 def test_predict_says_so_if_the_q_model_does_not_see_whole_histories(
     model: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -78,5 +94,5 @@ def test_predict_says_so_if_nothing_was_trained(
     with caplog.at_level(logging.WARNING):
         [first, _] = predict(make_module(model))
 
-    assert first["lineage"].keys() == {"weights_hash", "dtype", "quantization", "max_length"}
+    assert "task_ids" not in first["lineage"]
     assert "the Q-model is untrained, so Q is 0 for every action" in caplog.text
