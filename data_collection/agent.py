@@ -7,7 +7,7 @@ look at the true reward there; reports say both. What it costs is counted with t
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from data_collection.iterations import Cost, Iteration
+from data_collection.iterations import Cost, Iteration, TreeHeader
 from data_collection.search import TreeSearch
 from data_collection.setup import SearchSetup
 from data_collection.spec import SearchSpec
@@ -19,7 +19,15 @@ from lit_qagent.agents.prompts import extend_history, start_history
 from lit_qagent.agents.selection import Selection
 from lit_qagent.agents.trials import Trials
 from lit_qagent.core.errors import EnvironmentFailure, PolicyFailure
-from lit_qagent.core.records import Proposal, Step, Task, Trajectory, Usage
+from lit_qagent.core.records import (
+    History,
+    Observation,
+    Proposal,
+    Step,
+    Task,
+    Trajectory,
+    Usage,
+)
 from lit_qagent.environments.base import Environment
 
 _COPIES = "copies of the world"
@@ -62,14 +70,13 @@ class SearchTrials(Trials):
         """
         found = _Found()
         search = TreeSearch(self._setup(agent, environment, seed), task)
+        tree = search.tree
         try:
             await found.watch(search)
-        except (PolicyFailure, EnvironmentFailure) as error:
-            raise EpisodeCut(found.nothing_played(search, task)) from error
-        finally:
-            await search.close()
-        moves = found.best_moves(search.tree) if self._uses_reward else _most_visited(search.tree)
-        return await _act_out(agent, environment, task, seed=seed, moves=moves, found=found)
+            moves = found.best_moves(tree) if self._uses_reward else _most_visited(tree)
+            return await _act_out(agent, environment, task, seed=seed, moves=moves, found=found)
+        except (PolicyFailure, EnvironmentFailure) as error:  # of the search, or before it acts
+            raise EpisodeCut(found.nothing_played(search.header)) from error
 
     def _setup(self, agent: GuidedAgent, environment: Environment, seed: int) -> SearchSetup:
         return SearchSetup(
@@ -114,8 +121,8 @@ class _Found:
         best: The episode of highest reward, the earlier of two equal ones: a node, and the steps of
             a rollout behind it.
         reward: Its reward.
-        num_steps: Steps taken in copies of the world.
-        cost: What its requests have cost.
+        num_steps: Steps taken in copies of the world, by the iterations that were finished.
+        cost: What its requests have cost, those of iterations that failed or were given up too.
     """
 
     best: tuple[int, tuple[Step, ...]] | None = None
@@ -124,12 +131,15 @@ class _Found:
     cost: Cost = field(default_factory=Cost)
 
     async def watch(self, search: TreeSearch) -> None:
-        """Search to the end, remembering the best episode."""
-        while search.end_reason is None:
-            iteration = await search.iterate()
-            self.cost = search.cost
-            self.num_steps += len(iteration.steps)
-            self._remember(search.tree, iteration)
+        """Search to the end and close it, remembering the best episode and what was spent."""
+        try:
+            while search.end_reason is None:
+                iteration = await search.iterate()
+                self.num_steps += len(iteration.steps)
+                self._remember(search.tree, iteration)
+        finally:
+            await search.close()  # what is given up now is paid for, too
+            self.cost = search.spent
 
     def best_moves(self, tree: SearchTree) -> tuple[_Move, ...]:
         """Return the moves of the best episode; none if no episode has ended."""
@@ -147,16 +157,19 @@ class _Found:
             generated_tokens=self.cost.generated_tokens,
         )
 
-    def nothing_played(self, search: TreeSearch, task: Task) -> Episode:
-        """Return an episode without steps that bears the cost of the search."""
-        branch = search.setup.environment.fork()
-        branch.reset(task)
+    def nothing_played(self, header: TreeHeader) -> Episode:
+        """Return an episode without steps that bears the cost of the search.
+
+        It asks nothing of the world, which may be what broke.
+        """
         return Episode(
             trajectory=Trajectory(
-                task_id=task.task_id, first_observation=branch.observation, steps=()
+                task_id=header.task_id,
+                first_observation=Observation(text=header.first_observation),
+                steps=(),
             ),
             decisions=(),
-            history=start_history(branch, search.setup.prompt),
+            history=History(head=header.head),
             usage=self.usage(),
             extra_steps=self.num_steps,
         )

@@ -61,6 +61,11 @@ class _Flight:
 class TreeSearch(GrowingTree):
     """The search of one task's tree.
 
+    Attributes:
+        spent: What all answers given here have cost, also for iterations that failed, were tried
+            again or were given up; `cost` holds those in the tree. Work under way is counted when
+            it ends, at the latest when the search is closed.
+
     Args:
         setup: What all trees share.
         task: The task to search.
@@ -73,6 +78,7 @@ class TreeSearch(GrowingTree):
         spec = setup.search
         super().__init__(spec)
         self.setup = setup
+        self.spent = Cost()
         self._task_id = task.task_id
         self._variant = VARIANTS[spec.variant](spec, setup.scorer, setup.step_timeout_s)
         self._expand_by = EXPANSIONS[spec.expansion]
@@ -166,8 +172,16 @@ class TreeSearch(GrowingTree):
         leaf = self.tree[selected].step
         if leaf is not None and leaf.is_last:
             return _Found()
+        asking = self._asking(flight)
+        try:
+            return await self._expand(selected, asking)
+        finally:
+            self.spent += asking.cost
+
+    def _asking(self, flight: _Flight) -> Asking:
+        """Return who asks on behalf of an iteration, with nothing asked yet."""
         setup = self.setup
-        asking = Asking(
+        return Asking(
             policy=setup.policy,
             critic=setup.critic or setup.policy,
             prompt=setup.prompt,
@@ -177,6 +191,10 @@ class TreeSearch(GrowingTree):
             iteration=flight.number,
             notes=flight.reflections,
         )
+
+    async def _expand(self, selected: int, asking: Asking) -> _Found:
+        """Expand a leaf that is no end and evaluate one of its children."""
+        setup = self.setup
         above = self._branch_of(selected)
         history = self._history(selected)
         candidates = await self._expand_by(

@@ -58,9 +58,18 @@ def cost_per_episode(
         "seconds": sum(e.seconds for e in finished),
     }
     if prices:
-        paid = sum(totals[f"{kind}_tokens"] * prices[kind] for kind in ("prompt", "generated"))
-        totals["dollars"] = paid / _PER
+        totals["dollars"] = dollars(totals, prices)
     return {name: total / len(finished) for name, total in totals.items()}
+
+
+def dollars(tokens: Mapping[str, float], prices: Mapping[str, float]) -> float:
+    """Return what tokens cost.
+
+    Args:
+        tokens: ``prompt_tokens`` and ``generated_tokens``; other counts are free.
+        prices: ``prompt`` and ``generated``, see `Prices`.
+    """
+    return sum(tokens[f"{kind}_tokens"] * prices[kind] for kind in ("prompt", "generated")) / _PER
 
 
 def cost_ratio(

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Literal, NamedTuple, Self
+from typing import Any, BinaryIO, Final, Literal, NamedTuple, Self
 
 from lit_qagent.agents.episode import Episode
 from lit_qagent.core.errors import ContextOverflow, PolicyFailure, StoreError
@@ -231,7 +231,7 @@ class EpisodeLog:
                 f"Results file {str(path)!r} is being written by another process; "
                 "wait for it or give another folder"
             ) from None
-        self.cut_bytes = self._cut_torn_line()
+        self.cut_bytes = cut_torn_line(self._file)
 
     def __enter__(self) -> Self:
         return self
@@ -250,12 +250,14 @@ class EpisodeLog:
         self._file.write(line.encode() + b"\n")
         self._file.flush()
 
-    def _cut_torn_line(self) -> int:
-        self._file.seek(0)
-        data = self._file.read()
-        keep = data.rfind(b"\n") + 1
-        self._file.truncate(keep)
-        return len(data) - keep
+
+def cut_torn_line(file: BinaryIO) -> int:
+    """Cut what a kill left of a last line off an open file; return its length."""
+    file.seek(0)
+    data = file.read()
+    keep = data.rfind(b"\n") + 1
+    file.truncate(keep)
+    return len(data) - keep
 
 
 def _played_part(episode: Episode) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from lit_qagent.evaluation.agreement import read_agreement
 from lit_qagent.evaluation.cost import (
     cost_per_episode,
     cost_ratio,
+    dollars,
     is_matched,
     nearest_in_cost,
 )
@@ -34,7 +35,8 @@ from lit_qagent.evaluation.header import (
 )
 from lit_qagent.evaluation.outcomes import choose_examples, count_outcomes
 from lit_qagent.evaluation.plots import curve_plots, difference_plot, reward_plot
-from lit_qagent.evaluation.shard import MANIFEST_FILE, RESULTS_FOLDER, SESSIONS_GLOB
+from lit_qagent.evaluation.sessions import read_sessions
+from lit_qagent.evaluation.shard import MANIFEST_FILE, RESULTS_FOLDER
 from lit_qagent.evaluation.specs import SCHEMA_VERSION
 from lit_qagent.evaluation.statistics import (
     AgentSummary,
@@ -142,7 +144,8 @@ def build_report(
         **{key: settings[key] for key in ("environment", "policy", "prompt", "sampling")},
         "q_model": settings["q_model"],
         **usage.to_dict(),
-        **_cost(folder),
+        **({"dollars": dollars(usage.to_dict(), prices)} if prices else {}),
+        **read_sessions(folder)._asdict(),
         "versions": installed_versions(),
         "hashes": _hashes(folder, settings),
     }
@@ -229,16 +232,6 @@ def _regrets(
         return {}
     others = {name: some for name, some in by_agent.items() if name != oracle}
     return {name: regret_by_depth(some, by_agent[oracle]) for name, some in others.items()}
-
-
-def _cost(folder: Path) -> dict[str, float]:
-    """Return what all sessions took; processes beside each other count once in wall time."""
-    seconds, peak = [], [0.0]
-    for path in sorted(folder.glob(SESSIONS_GLOB)):
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        seconds.append(sum(row["seconds"] for row in rows))
-        peak += [row["peak_rss_gb"] for row in rows]
-    return {"seconds": max(seconds, default=0.0), "peak_rss_gb": max(peak)}
 
 
 def _hashes(folder: Path, settings: Mapping[str, Any]) -> dict[str, str]:

@@ -1,9 +1,5 @@
 """One process's share of an evaluation: checks first, then plays and writes as it goes."""
 
-import json
-import resource
-import sys
-import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -35,10 +31,10 @@ from lit_qagent.evaluation.lineage import (
 )
 from lit_qagent.evaluation.play import PlannedEpisode, plan_episodes, play_episodes, run_to_end
 from lit_qagent.evaluation.progress import EpisodeProgress
+from lit_qagent.evaluation.sessions import SESSIONS_GLOB, Session
 from lit_qagent.evaluation.specs import Evaluation
 
 MANIFEST_FILE = "manifest.json"
-SESSIONS_GLOB = "sessions*.jsonl"
 RESULTS_FOLDER = "Results folder"
 
 
@@ -162,7 +158,8 @@ class EpisodeShard:
             with ExitStack() as others:  # of a run whose first process has died
                 for one in set(self._folder.glob(TRAJECTORIES_GLOB)) - {log.path}:
                     others.enter_context(EpisodeLog(one))
-                (self._folder / AGREEMENT_FILE).unlink(missing_ok=True)
+                for one in [self._folder / AGREEMENT_FILE, *self._folder.glob(SESSIONS_GLOB)]:
+                    one.unlink(missing_ok=True)
                 manifest.write_json(path, settings)
 
     def _wait_for_all(self) -> None:
@@ -221,45 +218,5 @@ class EpisodeShard:
             raise
 
 
-class Session:
-    """Appends what one process spent on playing, also when it is interrupted.
-
-    Args:
-        path: File of JSON lines: ``seconds`` (wall), ``peak_rss_gb`` (largest resident memory of
-            this process so far, 1e9 bytes), ``episodes`` and ``failures`` played, ``cut_bytes``.
-        cut_bytes: Length of the torn line that was cut off at the start.
-    """
-
-    def __init__(self, path: Path, *, cut_bytes: int) -> None:
-        self._path = path
-        self._cut_bytes = cut_bytes
-        self._played: list[bool] = []
-
-    def __enter__(self) -> "Session":
-        self._began = time.monotonic()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        row = {
-            "seconds": time.monotonic() - self._began,
-            "peak_rss_gb": peak_rss_gb(),
-            "episodes": len(self._played),
-            "failures": sum(self._played),
-            "cut_bytes": self._cut_bytes,
-        }
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
-
-    def count(self, episode: PlayedEpisode) -> None:
-        """Count one more episode."""
-        self._played.append(episode.failure is not None)
-
-
 def _unpriced(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in settings.items() if key != "prices"}
-
-
-def peak_rss_gb() -> float:
-    """Return the largest resident memory of this process so far, in GB (1e9 bytes)."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9

@@ -114,6 +114,23 @@ def cost_table(report: Mapping[str, Any]) -> Rows:
     return rows
 
 
+def spent_text(report: Mapping[str, Any]) -> str:
+    """Return what playing has cost, failed and repeated episodes included, as far as is known."""
+    tokens = f"{report['prompt_tokens']} prompt and {report['generated_tokens']} generated tokens"
+    parts = [f"{report['seconds']:.0f} s", f"{report['requests']} requests", tokens]
+    if "dollars" in report:
+        parts.append(_dollars_text(report["dollars"]))
+    parts.append(f"peak resident memory {report['peak_rss_gb']:.1f} GB")
+    text = ", ".join(parts)
+    if not report["cut_sessions"]:
+        return text
+    return (
+        f"at least {text}. Sessions that were killed, interrupted or are not over: "
+        f"{report['cut_sessions']}; what their unfinished episodes have cost is in none of these "
+        "numbers"
+    )
+
+
 def depth_table(report: Mapping[str, Any]) -> Rows:
     """Return how the agents decide at each depth."""
     rows = [["agent", "depth", "decisions", "invalid", "different commands", "value gained"]]
@@ -192,6 +209,11 @@ def _cost_text(row: Mapping[str, Any]) -> str:
     if row["cost_ratio"] is None:
         return "-"
     return f"x {row['cost_ratio']:.2f}{' (matched)' if row['cost_matched'] else ''}"
+
+
+def _dollars_text(value: float) -> str:
+    """Return dollars to the cent, less than one to a millionth."""
+    return f"{value:,.2f} dollars" if value >= 1 else f"{value:.6f} dollars"
 
 
 def or_dash(value: float | None, form: str) -> str:

@@ -1,18 +1,25 @@
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pytest
 
-from data_collection.iterations import Iteration
+from data_collection.iterations import Cost, Iteration
 from data_collection.search import TreeSearch, search_tree
 from data_collection.setup import SearchSetup
 from data_collection.spec import SearchSpec
 from data_collection.tree import ROOT, SearchTree
 from data_collection.uct import Descent, Pending
-from lit_qagent.core.errors import StoreError
+from lit_qagent.core.errors import PolicyFailure, StoreError
 from lit_qagent.core.records import Constraint, Message, Proposal, Sampling
-from tests.data_collection.parts import LetterWorld, SeededPolicy, make_setup, make_step
+from tests.data_collection.parts import (
+    LetterWorld,
+    PlannedPolicy,
+    SeededPolicy,
+    make_setup,
+    make_step,
+)
 
 REWARDS = {"abc": 1.0, "bca": 0.5, "cab": 0.25}
 
@@ -95,6 +102,51 @@ def test_a_success_ends_the_tree_and_the_others_in_flight_are_given_up() -> None
     assert iterations[-1].is_success
     assert not any(each.is_success for each in iterations[:-1])
     assert search.end_reason == "success"
+
+
+class _AnswersLater(PlannedPolicy):
+    """Does not answer the n-th request at first."""
+
+    def __init__(self, answers: Mapping[str, Sequence[str]], at: int) -> None:
+        super().__init__(answers)
+        self.at = at
+
+    async def propose(self, *args: Any, **options: Any) -> list[Proposal]:  # noqa: ANN401
+        if len(self.requests) == self.at:
+            self.at = -1
+            raise PolicyFailure("busy")
+        return await super().propose(*args, **options)
+
+
+@pytest.mark.parametrize("leaves", [1, 2])
+def test_a_failed_try_is_spent_but_in_neither_the_iteration_nor_the_cost_of_the_tree(
+    leaves: int,
+) -> None:
+    # The expansion brings a and b, the rollout ends at ac; at first it gets no answer.
+    policy = _AnswersLater({"": ["a", "b"], "a": ["c"]}, at=1)
+    spec = SearchSpec(num_candidates=2, num_iterations=1, leaves_in_flight=leaves)
+    setup = make_setup(LetterWorld(rewards={"ac": 0.5}), policy, spec)
+
+    async def try_twice() -> tuple[TreeSearch, Iteration]:
+        search = TreeSearch(setup, setup.environment.tasks("train")[0])
+        with pytest.raises(PolicyFailure, match="busy"):
+            await search.iterate()
+        iteration = await search.iterate()
+        await search.close()
+        return search, iteration
+
+    search, iteration = asyncio.run(try_twice())
+    assert iteration.cost == Cost(requests=2, generated_tokens=2 + 1)
+    assert search.cost == iteration.cost
+    assert search.spent == Cost(requests=3, generated_tokens=2 + 2 + 1)
+
+
+def test_stored_iterations_are_of_the_trees_cost_but_not_spent_again() -> None:
+    setup = _setup(_seeded(), 2)
+    whole, iterations = _search(setup)
+    resumed, rest = _search(setup, iterations[:20])
+    assert resumed.cost == whole.cost == whole.spent
+    assert resumed.spent == sum((each.cost for each in rest), start=Cost())
 
 
 def test_unobserved_visits_count_and_busy_leaves_are_passed_by() -> None:

@@ -5,6 +5,7 @@ from lit_qagent.evaluation.cost import (
     Prices,
     cost_per_episode,
     cost_ratio,
+    dollars,
     is_matched,
     nearest_in_cost,
 )
@@ -36,6 +37,12 @@ def test_dollars_come_from_prices_only() -> None:
 
     assert cost is not None
     assert cost["dollars"] == pytest.approx(0.00032)
+
+
+def test_dollars_of_tokens_by_hand() -> None:
+    tokens = {"requests": 9, "prompt_tokens": 3_000_000, "generated_tokens": 500_000}
+    # 3 million at 0.5 and half a million at 10 dollars per million.
+    assert dollars(tokens, {"prompt": 0.5, "generated": 10.0}) == 1.5 + 5.0
 
 
 def test_nothing_finished_costs_nothing_known() -> None:

@@ -68,6 +68,11 @@ def play(evaluation: Evaluation, **share: Any) -> list[dict[str, Any]]:  # noqa:
     return EpisodeShard(evaluation, **share).play(WordScorer(), LINEAGE)
 
 
+def last_session(folder: Path) -> dict[str, Any]:
+    row: dict[str, Any] = json.loads((folder / "sessions.jsonl").read_text().splitlines()[-1])
+    return row
+
+
 def snapshot(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
@@ -82,8 +87,9 @@ def test_playing_leaves_a_line_per_episode_a_manifest_and_the_cost(tmp_path: Pat
     assert len(lines) == 24
     settings = json.loads((folder / "manifest.json").read_text())
     assert settings["q_model"]["trained_tasks"] == 1
-    session = json.loads((folder / "sessions.jsonl").read_text())
+    session = last_session(folder)
     assert (session["episodes"], session["failures"], session["cut_bytes"]) == (24, 0, 0)
+    assert session["finished"]
     assert session["peak_rss_gb"] > 0.01
 
 
@@ -126,7 +132,8 @@ def test_ctrl_c_keeps_what_was_finished_and_says_how_to_go_on(
     assert 5 <= kept < 24
     said = capsys.readouterr().err
     assert f"Stopped. {kept} episodes are kept in {tmp_path}; the same command plays" in said
-    assert json.loads((tmp_path / "sessions.jsonl").read_text())["episodes"] == kept
+    session = last_session(tmp_path)
+    assert (session["episodes"], session["finished"]) == (kept, False)
     assert len(play(make_evaluation(tmp_path))) == 24
 
 
@@ -200,6 +207,7 @@ def test_a_folder_where_nothing_was_played_may_be_used_with_other_settings(tmp_p
         play(make_evaluation(tmp_path, prompt=PromptSpec(num_examples=9)))
 
     assert len(play(make_evaluation(tmp_path))) == 24
+    assert write_report(tmp_path)["cut_sessions"] == 0  # those of other settings are not of it
 
 
 def test_two_processes_share_the_tasks_and_write_files_of_their_own(tmp_path: Path) -> None:
