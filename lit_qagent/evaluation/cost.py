@@ -63,6 +63,12 @@ def cost_per_episode(
     return {name: total / len(finished) for name, total in totals.items()}
 
 
+def candidates_per_decision(episodes: Sequence[PlayedEpisode]) -> float | None:
+    """Return how many candidates the decisions of all finished episodes had on average, or None."""
+    counts = [len(step.candidates) for e in episodes if e.failure is None for step in e.steps]
+    return sum(counts) / len(counts) if counts else None
+
+
 def cost_ratio(
     treatment: Mapping[str, float] | None, control: Mapping[str, float] | None
 ) -> float | None:
