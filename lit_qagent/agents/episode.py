@@ -1,7 +1,7 @@
 """Plays one episode: one decision, one environment step, until the end."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from lit_qagent.agents.guided import Decision, GuidedAgent
 from lit_qagent.agents.oracle import TrueReturns
@@ -166,6 +166,9 @@ async def _take_step(
         if oracle:
             played.usage.add(oracle.usage)
             played.extra_steps += oracle.num_steps
+    if oracle:
+        returns = oracle.returns_of(decision.proposed.proposals)
+        decision = replace(decision, selection=replace(decision.selection, returns=returns))
     step = await branch.act(decision.action)
     played.decisions.append(decision)
     played.history = extend_history(played.history, step)

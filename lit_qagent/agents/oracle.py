@@ -1,10 +1,12 @@
 """True values of candidate actions, for upper bounds: the world is forked and played to its end."""
 
 from collections.abc import Sequence
+from statistics import fmean
 
 from lit_qagent.agents.guided import GuidedAgent, propose_actions
 from lit_qagent.agents.prompts import action_constraint, extend_history
-from lit_qagent.core.records import History, Usage
+from lit_qagent.core.actions import canonical_action
+from lit_qagent.core.records import History, Proposal, Usage
 from lit_qagent.core.seeds import derive_seed
 from lit_qagent.environments.base import Environment
 
@@ -36,6 +38,7 @@ class TrueReturns:
         self._branch = branch
         self._rollouts = rollouts
         self._seed = seed
+        self._returns: dict[str, tuple[float, ...]] = {}
 
     async def score(self, history: History, candidates: Sequence[str]) -> list[float]:
         """Return the mean true reward behind each candidate.
@@ -43,19 +46,26 @@ class TrueReturns:
         Raises:
             PolicyFailure: The policy gave no answer.
         """
-        return [await self._mean_return(history, candidate) for candidate in candidates]
+        for candidate in candidates:
+            returns = await self._sample_returns(history, candidate)
+            self._returns[canonical_action(candidate)] = returns
+        return [fmean(self._returns[canonical_action(candidate)]) for candidate in candidates]
 
-    async def _mean_return(self, history: History, candidate: str) -> float:
+    def returns_of(self, proposals: Sequence[Proposal]) -> tuple[tuple[float, ...], ...]:
+        """Return the true reward of each rollout behind each proposal that was scored."""
+        return tuple(self._returns[canonical_action(proposal.text)] for proposal in proposals)
+
+    async def _sample_returns(self, history: History, candidate: str) -> tuple[float, ...]:
         branch = self._branch.fork()
         after = extend_history(history, await branch.act(candidate))
         self.num_steps += 1
         if branch.is_over:
-            return branch.trajectory.reward
+            return (branch.trajectory.reward,) * self._rollouts
         rewards = [
             await self._play_on(after, branch.fork(), derive_seed(self._seed, "rollout", number))
             for number in range(self._rollouts)
         ]
-        return sum(rewards) / len(rewards)
+        return tuple(rewards)
 
     async def _play_on(self, history: History, branch: Environment, seed: int) -> float:
         """Return the reward at the end of one episode; the first proposal is always taken."""

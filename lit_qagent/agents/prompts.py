@@ -42,20 +42,23 @@ class PromptSpec:
             raise ConfigError(f"prompt.num_examples must be >= 0, got {self.num_examples}")
 
 
-def differing_forms(spec: PromptSpec, trained: Mapping[str, Any]) -> list[str]:
+def differing_forms(
+    spec: PromptSpec, then: Mapping[str, Any], *, when: str = "in training"
+) -> list[str]:
     """Name what differs between how a Q-model was asked in training and how it would be asked now.
 
     Whether actions are constrained changes no prompt and is not compared.
 
     Args:
         spec: How the world is shown.
-        trained: The form in training, with its version; what it does not say passes.
+        then: The form in training, with its version; what it does not say passes.
+        when: What it is called in the answer, if it is that of something other than training.
     """
     now = {"version": PROMPT_VERSION, **asdict(spec)}
     return [
-        f"prompt.{name} {trained[name]!r} in training, {now[name]!r} now"
+        f"prompt.{name} {then[name]!r} {when}, {now[name]!r} now"
         for name in ("version", "think", "num_examples")
-        if name in trained and trained[name] != now[name]
+        if name in then and then[name] != now[name]
     ]
 
 

@@ -28,10 +28,13 @@ class Selection:
     Attributes:
         index: Position among the proposals.
         scores: One value per proposal if the rule computes values, else None.
+        returns: An oracle's single rollouts: per proposal the true rewards whose mean its score
+            is. None of any other rule.
     """
 
     index: int
     scores: tuple[float, ...] | None = None
+    returns: tuple[tuple[float, ...], ...] | None = None
 
 
 class Selector(ABC):
@@ -244,13 +247,13 @@ class AdaptiveQSelector(QSelector):
 
 
 class OracleSelector(QSelector):
-    """Takes the action from which the episode truly ends best: an upper bound, not an agent.
+    """Takes the action behind which sampled episodes truly ended best: a bound, not an agent.
 
     Its values come from the world and not from a Q-model: `lit_qagent.agents.oracle.TrueReturns`.
 
     Args:
         rollouts: Times that the policy plays on from each action to the end; the value is the
-            mean of the true rewards.
+            mean of the true rewards. With one alone, reports overstate the regret of the agents.
 
     Raises:
         ConfigError: ``rollouts`` is below 1.

@@ -5,21 +5,33 @@ The siblings come from trees of tasks that were not trained on, such as the vali
     python -m data_collection collect ... --split valid --store runs/x/valid_trees
     python -m data_collection pairs --store runs/x/valid_trees --rule all_siblings --output PAIRS
     python -m lit_qagent predict ... --data.play.siblings PAIRS
+
+The pairs are made without filters: those that leave out the pairs of little difference, say, would
+leave the sets that are easy to rank.
 """
 
+import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lit_qagent.agents.prompts import PromptSpec, differing_forms
 from lit_qagent.agents.selection import Scorer, finite_scores
 from lit_qagent.core import manifest
 from lit_qagent.core.errors import ConfigError, OverlapError
+from lit_qagent.core.pairs import PreferencePair
 from lit_qagent.core.records import History
+from lit_qagent.evaluation.lineage import differing_settings
 
 AGREEMENT_FILE = "agreement.json"
 _RULE = "all_siblings"
+_THEN = "in the search"
+# Of two actions with one command there is none to choose, so nothing is missing without them.
+_HARMLESS = "distinct_commands"
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,40 +47,118 @@ class SiblingSet:
     values: dict[str, float] = field(default_factory=dict)
 
 
-def read_siblings(folder: Path, lineage: Mapping[str, Any]) -> tuple[list[SiblingSet], str]:
-    """Read the siblings of a folder of pairs; return them with the hash of the pairs.
+@dataclass(frozen=True, kw_only=True)
+class Siblings:
+    """The siblings of a folder of pairs.
+
+    Attributes:
+        sets: In the order of the pairs.
+        pairs_hash: The hash of the pairs.
+        other_world: In what the world that was searched differs from the one that is played; empty
+            if it is the same.
+    """
+
+    sets: list[SiblingSet]
+    pairs_hash: str
+    other_world: list[str]
+
+
+def read_siblings(
+    folder: Path,
+    lineage: Mapping[str, Any],
+    *,
+    environment: Mapping[str, Any],
+    prompt: PromptSpec,
+) -> Siblings:
+    """Read the siblings of a folder of pairs; say so if another world was searched.
 
     Args:
         folder: Pairs by the rule ``all_siblings``.
         lineage: ``task_ids`` holds the tasks that the Q-model was trained on.
+        environment: `Environment.settings` of the world that is played.
+        prompt: How that world is shown.
 
     Raises:
         DataError: The folder is missing or damaged.
-        ConfigError: Its pairs were made by another rule, so siblings are missing.
+        ConfigError: Its pairs were made by another rule or with a filter, so siblings are missing,
+            or from prompts of another form.
         OverlapError: The Q-model was trained on some of its tasks.
     """
-    from lit_qagent.data.pairs import pair_history, read_pairs
+    from lit_qagent.data.pairs import read_pairs
 
     found = read_pairs(folder)
-    rule = found.card.rule.get("name")
-    if rule != _RULE:
+    _check_rule(folder, found.card.rule)
+    differing = differing_forms(prompt, found.card.prompt, when=_THEN)
+    if differing:
         raise ConfigError(
-            f"play.siblings {str(folder)!r} holds pairs of rule {rule!r}; make them with "
-            f"`python -m data_collection pairs --rule {_RULE}` from trees of held-out tasks"
+            f"play.siblings {str(folder)!r} holds other prompts than are played: "
+            f"{'; '.join(differing)}; search its tasks with the prompt settings of this run"
         )
-    shared = sorted(set(found.card.task_ids) & set(lineage.get("task_ids", ())))
+    _check_tasks(folder, found.card.task_ids, lineage)
+    other_world = differing_settings(environment, found.card.environment, when=_THEN)
+    if other_world:
+        _log.warning(
+            "the search behind play.siblings was in another world than is played: %s",
+            "; ".join(other_world),
+        )
+    return Siblings(
+        sets=_sets(found.pairs), pairs_hash=found.card.pairs_hash, other_world=other_world
+    )
+
+
+def _check_rule(folder: Path, rule: Mapping[str, Any]) -> None:
+    if rule.get("name") != _RULE:
+        raise ConfigError(
+            f"play.siblings {str(folder)!r} holds pairs of rule {rule.get('name')!r}; make them "
+            f"with `python -m data_collection pairs --rule {_RULE}` from trees of held-out tasks"
+        )
+    filters = {name: value for name, value in rule.items() if _may_leave_out(name, value)}
+    if filters:
+        given = ", ".join(f"{name} {value}" for name, value in filters.items())
+        off = " ".join(f"--{name} {_off(name, value)}" for name, value in filters.items())
+        raise ConfigError(
+            f"play.siblings {str(folder)!r} was filtered ({given}): without the pairs left out, "
+            "the agreement would be that of a selection; make the pairs anew with the filters "
+            f"off, `python -m data_collection pairs --rule {_RULE} {off}`"
+        )
+
+
+def _may_leave_out(option: str, value: Any) -> bool:  # noqa: ANN401 (a JSON value)
+    """Return whether an option of a rule is a filter that is on and not harmless.
+
+    No margin up to 0 leaves anything out, as the rule pairs no equal values.
+    """
+    if option in ("name", _HARMLESS) or value is None or value is False:
+        return False
+    return option != "min_margin" or value > 0
+
+
+def _off(option: str, value: Any) -> str:  # noqa: ANN401 (a JSON value)
+    """Return the value that switches a filter off."""
+    if option == "min_margin":
+        return "0"
+    return "false" if value is True else "null"
+
+
+def _check_tasks(folder: Path, task_ids: Sequence[str], lineage: Mapping[str, Any]) -> None:
+    shared = sorted(set(task_ids) & set(lineage.get("task_ids", ())))
     if shared:
         raise OverlapError(
             f"{len(shared)} tasks of play.siblings {str(folder)!r} were used to train the Q-model "
             f"({', '.join(shared[:3])}{', ...' if shared[3:] else ''}); search held-out tasks"
         )
+
+
+def _sets(pairs: Sequence[PreferencePair]) -> list[SiblingSet]:
+    from lit_qagent.data.pairs import pair_history
+
     sets: dict[History, SiblingSet] = {}
-    for pair in found.pairs:
+    for pair in pairs:
         history = pair_history(pair)
         values = sets.setdefault(history, SiblingSet(history=history)).values
         values[pair.chosen[-1]["content"]] = pair.q_chosen
         values[pair.rejected[-1]["content"]] = pair.q_rejected
-    return list(sets.values()), found.card.pairs_hash
+    return list(sets.values())
 
 
 async def measure_agreement(sets: Sequence[SiblingSet], scorer: Scorer) -> list[dict[str, Any]]:
@@ -120,7 +210,8 @@ def write_agreement(
     Args:
         folder: The results folder.
         rows: Those of `measure_agreement`.
-        identity: What they were measured on: ``lineage_hash`` of the Q-model, ``pairs_hash``.
+        identity: What they were measured on: ``lineage_hash`` of the Q-model, ``pairs_hash`` and
+            ``other_world`` of the siblings.
     """
     manifest.write_json(folder / AGREEMENT_FILE, {**identity, "by_depth": list(rows)})
 

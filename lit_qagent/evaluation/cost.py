@@ -72,6 +72,12 @@ def dollars(tokens: Mapping[str, float], prices: Mapping[str, float]) -> float:
     return sum(tokens[f"{kind}_tokens"] * prices[kind] for kind in ("prompt", "generated")) / _PER
 
 
+def candidates_per_decision(episodes: Sequence[PlayedEpisode]) -> float | None:
+    """Return how many candidates the decisions of all finished episodes had on average, or None."""
+    counts = [len(step.candidates) for e in episodes if e.failure is None for step in e.steps]
+    return sum(counts) / len(counts) if counts else None
+
+
 def cost_ratio(
     treatment: Mapping[str, float] | None, control: Mapping[str, float] | None
 ) -> float | None:

@@ -2,7 +2,7 @@
 
 import fcntl
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -39,6 +39,8 @@ class PlayedStep:
         candidates: Every proposed action, in the order of the policy.
         scores: One value per candidate if the selector computes values, else None.
         chosen: Position of the executed action among the candidates.
+        returns: An oracle's single rollouts: per candidate the true rewards whose mean its score
+            is. None of any other agent, and in files of versions that did not keep them.
     """
 
     action: str
@@ -47,6 +49,7 @@ class PlayedStep:
     candidates: list[str]
     scores: list[float] | None
     chosen: int
+    returns: list[list[float]] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -285,9 +288,14 @@ def _played_steps(episode: Episode) -> list[PlayedStep]:
             candidates=[proposal.text for proposal in decision.proposed.proposals],
             scores=list(decision.selection.scores) if decision.selection.scores else None,
             chosen=decision.selection.index,
+            returns=_as_lists(decision.selection.returns),
         )
         for step, decision in zip(episode.trajectory.steps, episode.decisions, strict=True)
     ]
+
+
+def _as_lists(returns: Sequence[Sequence[float]] | None) -> list[list[float]] | None:
+    return None if returns is None else [list(one) for one in returns]
 
 
 def _parse_lines(path: Path, lines: Iterable[bytes]) -> Iterable[PlayedEpisode]:

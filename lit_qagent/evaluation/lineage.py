@@ -62,10 +62,11 @@ def report_other_world(environment: Mapping[str, Any], lineage: Mapping[str, Any
         lineage: ``environment`` holds those of training, of pairs from several folders in ``of``,
             where one like that of now is enough; without it nothing is said.
     """
-    trained, now = (json.loads(json.dumps(s)) for s in (lineage.get("environment"), environment))
+    trained = lineage.get("environment")
     if not trained:
         return
-    differing = min((_differing(now, each) for each in trained.get("of") or [trained]), key=len)
+    worlds = trained.get("of") or [trained]
+    differing = min((differing_settings(environment, each) for each in worlds), key=len)
     if differing:
         _log.warning(
             "the Q-model was trained on another world than it is to act in: %s",
@@ -73,11 +74,21 @@ def report_other_world(environment: Mapping[str, Any], lineage: Mapping[str, Any
         )
 
 
-def _differing(now: Mapping[str, Any], trained: Mapping[str, Any]) -> list[str]:
+def differing_settings(
+    environment: Mapping[str, Any], other: Mapping[str, Any], *, when: str = "in training"
+) -> list[str]:
+    """Name each setting in which another world differs from that of now.
+
+    Args:
+        environment: `Environment.settings` now.
+        other: Those of the other world.
+        when: What the other one is called.
+    """
+    now, then = (json.loads(json.dumps(settings)) for settings in (environment, other))
     return [
-        f"{name} is {_brief(now.get(name))}, in training it was {_brief(trained.get(name))}"
-        for name in sorted({*trained, *now})
-        if trained.get(name) != now.get(name)
+        f"{name} is {_brief(now.get(name))}, {when} it was {_brief(then.get(name))}"
+        for name in sorted({*then, *now})
+        if then.get(name) != now.get(name)
     ]
 
 

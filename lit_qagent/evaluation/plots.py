@@ -1,7 +1,7 @@
 """The plots of a report as SVG text: means and differences with their intervals."""
 
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import matplotlib
@@ -53,8 +53,9 @@ def curve_plots(
     """Draw reward against candidates per decision and against tokens per episode.
 
     Agents of one selector and its options, one sampling and one kind of trials are joined by a
-    line. The curve over candidates is left out if none of these groups has several numbers of
-    them, and both are with fewer than two agents.
+    line. An adaptive agent stands where it sampled on average, not at its limit. The curve over
+    candidates is left out if none of these groups has several numbers of them, and both are with
+    fewer than two agents.
 
     Args:
         agents: Those of a report.
@@ -68,12 +69,20 @@ def curve_plots(
         return {}
     note = _flag_note(agents)
     plots = {}
-    if any(len({row["num_candidates"] for row in some}) > 1 for some in groups.values()):
-        label = f"candidates per decision{note}"
-        plots["reward_by_n"] = _curve_plot(groups, key="num_candidates", label=label)
+    if any(len({_num_sampled(row) for row in some}) > 1 for some in groups.values()):
+        adaptive = any("candidates_per_decision" in row for some in groups.values() for row in some)
+        label = (
+            f"candidates per decision{', of adaptive agents the mean' if adaptive else ''}{note}"
+        )
+        plots["reward_by_n"] = _curve_plot(groups, x_of=_num_sampled, label=label)
     label = f"prompt and generated tokens per episode{note}"
-    plots["reward_by_tokens"] = _curve_plot(groups, key="tokens", label=label)
+    plots["reward_by_tokens"] = _curve_plot(groups, x_of=lambda row: row["tokens"], label=label)
     return plots
+
+
+def _num_sampled(row: Mapping[str, Any]) -> float:
+    """Return the candidates per decision of an agent with finished episodes."""
+    return float(row.get("candidates_per_decision", row["num_candidates"]))
 
 
 def _group(row: Mapping[str, Any], sampling: Mapping[str, Any]) -> str:
@@ -95,20 +104,25 @@ def _flag_note(agents: Mapping[str, Mapping[str, Any]]) -> str:
     return f"\n{FLAG.strip()} uses {' or '.join(uses)}" if uses else ""
 
 
-def _curve_plot(groups: Mapping[str, list[Mapping[str, Any]]], *, key: str, label: str) -> str:
+def _curve_plot(
+    groups: Mapping[str, list[Mapping[str, Any]]],
+    *,
+    x_of: Callable[[Mapping[str, Any]], float],
+    label: str,
+) -> str:
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": label}):
         figure = Figure(figsize=(5.4, 4.0), layout="constrained")
         axes = figure.add_subplot()
         for name, some in groups.items():
-            rows = sorted(some, key=lambda row: row[key])
-            x = [row[key] for row in rows]
+            rows = sorted(some, key=x_of)
+            x = [x_of(row) for row in rows]
             y = [row["reward"] for row in rows]
             [line] = axes.plot(x, y, marker="o", linewidth=2, markersize=6, label=name)
             for row in rows:
                 ends = row["intervals"]["reward"]
                 if ends["low"] is not None:
                     axes.vlines(
-                        row[key], ends["low"], ends["high"], color=line.get_color(), alpha=0.4
+                        x_of(row), ends["low"], ends["high"], color=line.get_color(), alpha=0.4
                     )
         axes.set_xlabel(label)
         axes.set_ylabel("mean reward")

@@ -10,20 +10,21 @@ from typing import Any
 from jinja2 import Environment as Templates
 from jinja2 import FileSystemLoader, StrictUndefined, select_autoescape
 
-from lit_qagent.agents.selection import OracleSelector
+from lit_qagent.agents.selection import AdaptiveQSelector, OracleSelector
 from lit_qagent.core import manifest
 from lit_qagent.core.errors import StoreError
 from lit_qagent.core.records import Usage
 from lit_qagent.evaluation import tables
 from lit_qagent.evaluation.agreement import read_agreement
 from lit_qagent.evaluation.cost import (
+    candidates_per_decision,
     cost_per_episode,
     cost_ratio,
     dollars,
     is_matched,
     nearest_in_cost,
 )
-from lit_qagent.evaluation.depths import decisions_by_depth, regret_by_depth
+from lit_qagent.evaluation.depths import decisions_by_depth, is_cross_fitted, regret_by_depth
 from lit_qagent.evaluation.differences import difference_rows
 from lit_qagent.evaluation.episodes import TRAJECTORIES_GLOB, PlayedEpisode, read_episodes
 from lit_qagent.evaluation.header import (
@@ -48,6 +49,7 @@ from lit_qagent.evaluation.statistics import (
 from lit_qagent.evaluation.versions import installed_versions
 
 REPORT_FILES = ("report.md", "report.html", "report.json")
+_ADAPTIVE = f"{AdaptiveQSelector.__module__}.{AdaptiveQSelector.__qualname__}"
 _ORACLE = f"{OracleSelector.__module__}.{OracleSelector.__qualname__}"
 
 
@@ -111,6 +113,7 @@ def build_report(
     metrics = metric_names(episodes)
     by_agent = {name: [e for e in episodes if e.agent == name] for name in settings["agents"]}
     prices = settings.get("prices")
+    agreement = read_agreement(folder, settings["q_model"]["lineage_hash"])
     failed = sum(episode.failure is not None for episode in episodes)
     planned = len(settings["agents"]) * len(settings["task_ids"]) * len(settings["tasks"]["seeds"])
     return {
@@ -126,6 +129,7 @@ def build_report(
         "agents": {
             name: {
                 **settings["agents"][name],
+                **_sampled(settings["agents"][name], some),
                 **_agent_row(summarize(some, metrics)),
                 "cost": cost_per_episode(some, prices),
                 "outcomes": count_outcomes(some),
@@ -135,10 +139,9 @@ def build_report(
         },
         **_differences(settings, by_agent, metrics),
         "by_depth": {name: decisions_by_depth(some) for name, some in by_agent.items()},
-        "regret_by_depth": _regrets(settings, by_agent),
-        "agreement_by_depth": read_agreement(folder, settings["q_model"]["lineage_hash"])[
-            "by_depth"
-        ],
+        **_regrets(settings, by_agent),
+        "agreement_by_depth": agreement["by_depth"],
+        "agreement_other_world": agreement.get("other_world", []),
         "split": settings["tasks"]["split"],
         "seeds": settings["tasks"]["seeds"],
         **{key: settings[key] for key in ("environment", "policy", "prompt", "sampling")},
@@ -184,6 +187,16 @@ def _agent_row(summary: AgentSummary) -> dict[str, Any]:
     return {**means, **counts, "intervals": intervals}
 
 
+def _sampled(agent: Mapping[str, Any], episodes: Sequence[PlayedEpisode]) -> dict[str, Any]:
+    """Return what an adaptive agent sampled, None without a decision; of others nothing.
+
+    Theirs is ``num_candidates`` itself, which of an adaptive agent is only the most.
+    """
+    if agent["selector"] != _ADAPTIVE:
+        return {}
+    return {"candidates_per_decision": candidates_per_decision(episodes)}
+
+
 def _with_failures(
     episodes: Sequence[PlayedEpisode], metrics: Sequence[str]
 ) -> dict[str, dict[str, Any]]:
@@ -225,13 +238,28 @@ def _differences(
 def _regrets(
     settings: Mapping[str, Any], by_agent: Mapping[str, Sequence[PlayedEpisode]]
 ) -> dict[str, Any]:
-    """Return agent -> regret by depth, by the values of the first oracle; empty without one."""
+    """Return agent -> regret by depth, by the values of the first oracle, and how it is measured.
+
+    Both are empty without an oracle. Other oracles are left out: on equal seeds they choose by the
+    very rollouts that would measure them.
+    """
     agents = settings["agents"]
     oracle = next((name for name, row in agents.items() if row["selector"] == _ORACLE), None)
     if oracle is None:
-        return {}
-    others = {name: some for name, some in by_agent.items() if name != oracle}
-    return {name: regret_by_depth(some, by_agent[oracle]) for name, some in others.items()}
+        return {"regret_by_depth": {}, "regret_measure": {}}
+    theirs = by_agent[oracle]
+    return {
+        "regret_by_depth": {
+            name: regret_by_depth(some, theirs)
+            for name, some in by_agent.items()
+            if agents[name]["selector"] != _ORACLE
+        },
+        "regret_measure": {
+            "oracle": oracle,
+            "rollouts": agents[oracle]["selector_options"]["rollouts"],
+            "cross_fitted": is_cross_fitted(theirs),
+        },
+    }
 
 
 def _hashes(folder: Path, settings: Mapping[str, Any]) -> dict[str, str]:

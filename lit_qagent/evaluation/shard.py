@@ -101,15 +101,24 @@ class EpisodeShard:
             return
         if scorer is None:
             raise ConfigError("play.siblings needs a Q-model; give a checkpoint to predict")
-        sets, pairs_hash = read_siblings(source, lineage)
+        siblings = read_siblings(
+            source,
+            lineage,
+            environment=self.evaluation.environment.settings(),
+            prompt=self.evaluation.prompt,
+        )
         lineage_hash = describe_lineage(lineage)["lineage_hash"]
-        identity = {"pairs_hash": pairs_hash, "lineage_hash": lineage_hash}
+        identity = {
+            "pairs_hash": siblings.pairs_hash,
+            "lineage_hash": lineage_hash,
+            "other_world": siblings.other_world,
+        }
         if identity.items() <= read_agreement(self._folder, lineage_hash).items():
             return
         rows: list[dict[str, Any]] = []
 
         async def measure() -> None:
-            rows.extend(await measure_agreement(sets, scorer))
+            rows.extend(await measure_agreement(siblings.sets, scorer))
 
         run_to_end(measure())
         write_agreement(self._folder, rows, identity)

@@ -90,8 +90,8 @@ class PlaySpec:
         controls: The agents it is compared with; all other agents if not given.
         concurrency: Episodes in flight in each process.
         prices: What the policy's tokens cost; without them reports name no dollars.
-        siblings: Folder of pairs by the rule all_siblings, from trees of held-out tasks: the
-            report then says how far the Q-model ranks siblings as that search did.
+        siblings: Folder of pairs by the rule all_siblings, without filters, from trees of held-out
+            tasks: the report then says how far the Q-model ranks siblings as that search did.
     """
 
     output: Path

@@ -12,6 +12,9 @@ _VALUE_NAMES = {
     "OracleSelector": "true return",
 }
 
+_HOW_TO_CROSS_FIT = "With rollouts of 2 or more the oracle measures regret without this bias."
+_NOT_KEPT = "This folder does not keep the single rollouts, which would avoid it."
+
 Rows = list[list[str]]
 
 
@@ -27,7 +30,7 @@ def agent_table(report: Mapping[str, Any], *, intervals: bool = True) -> Rows:
         else:
             cells = ["-"] * (len(scores) + 3)
         counts = [str(row["episodes"]), str(row["failures"])]
-        rows.append([flagged(name, row), str(row["num_candidates"]), *cells, *counts])
+        rows.append([flagged(name, row), _candidates_text(row), *cells, *counts])
     return rows
 
 
@@ -151,6 +154,34 @@ def regret_table(report: Mapping[str, Any]) -> Rows:
     return rows
 
 
+def regret_note(report: Mapping[str, Any]) -> str:
+    """Return how regret was measured, and which way its error goes."""
+    measure = report["regret_measure"]
+    k = measure["rollouts"]
+    rollouts = "the one rollout" if k == 1 else f"the {k} rollouts"
+    if measure["cross_fitted"]:
+        how = (
+            "One half of the rollouts says which candidate is best, the other half what it and the "
+            "action taken are worth, both ways averaged: noise does not raise the regret. It may "
+            "fall below 0 by chance, and is rather too small, as half of the rollouts may miss the "
+            "best candidate."
+        )
+    else:
+        how = (
+            f"Biased upwards: {rollouts} of each candidate say both which is best and what it is "
+            "worth, so noise makes regret even where all candidates are equally good. "
+        )
+        how += _HOW_TO_CROSS_FIT if k == 1 else _NOT_KEPT
+    return (
+        "Regret: value of the best candidate less that of the action taken. A candidate's value is "
+        f"estimated: the mean true reward of k = {k} episode{'s' if k > 1 else ''} that the policy "
+        f"plays on from it, by the look-ahead of {measure['oracle']}. {how} Best action taken: "
+        "share of the decisions whose action has the highest mean of all rollouts, which is partly "
+        "luck. Measured where the agent's episode had gone as the oracle's up to there, so deeper "
+        "rows hold fewer decisions."
+    )
+
+
 def agreement_table(report: Mapping[str, Any]) -> Rows:
     """Return how far the Q-model ranks siblings as a search did; head alone if not measured."""
     rows = [["depth", "sets of siblings", "actions", "Kendall's tau", "best action first"]]
@@ -203,6 +234,15 @@ def p_text(p_value: float | None) -> str:
     if p_value is None:
         return "-"
     return "< 0.001" if p_value < 0.001 else f"{p_value:.3f}"
+
+
+def _candidates_text(row: Mapping[str, Any]) -> str:
+    """Return an agent's candidates per decision: of an adaptive one their limit and their mean."""
+    limit = str(row["num_candidates"])
+    if "candidates_per_decision" not in row:
+        return limit
+    mean = row["candidates_per_decision"]
+    return f"≤ {limit}" if mean is None else f"≤ {limit}, mean {mean:.1f}"
 
 
 def _cost_text(row: Mapping[str, Any]) -> str:

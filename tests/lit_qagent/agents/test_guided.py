@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from lit_qagent.agents.episode import play_episode
+from lit_qagent.agents.episode import Episode, play_episode
 from lit_qagent.agents.guided import GuidedAgent, propose_actions
 from lit_qagent.agents.prompts import PromptSpec, start_history
 from lit_qagent.agents.selection import (
@@ -203,6 +203,28 @@ def test_the_oracle_finds_what_the_world_rewards_and_counts_every_step() -> None
     for score, is_right in zip(scores, right, strict=True):
         assert (score == max(scores)) == (is_right or not any(right))
     assert episode.trajectory.reward == max(scores)
+
+
+def test_the_oracle_keeps_the_true_reward_of_each_rollout() -> None:
+    def play(rollouts: int) -> Episode:
+        world = ToyWorld()
+        agent = _word_agent(OracleSelector(rollouts=rollouts), 6)
+        return asyncio.run(play_episode(agent, world, world.tasks("test")[0], seed=1))
+
+    selection = play(3).decisions[0].selection
+
+    assert selection.scores is not None
+    assert selection.returns is not None
+    assert [len(some) for some in selection.returns] == [3] * 6
+    assert [sum(some) / 3 for some in selection.returns] == pytest.approx(selection.scores)
+    # Two more words are drawn behind the first: the rollouts differ in them.
+    assert any(len(set(some)) > 1 for some in selection.returns)
+    # A rollout is the same whatever their number, so the first one alone is the one of one.
+    assert play(1).decisions[0].selection.returns == tuple(some[:1] for some in selection.returns)
+    first = _word_agent(FirstSelector(), 2)
+    world = ToyWorld()
+    plain = asyncio.run(play_episode(first, world, world.tasks("test")[0], seed=1))
+    assert plain.decisions[0].selection.returns is None
 
 
 def test_the_oracle_is_no_worse_than_the_first_of_the_same_candidates() -> None:

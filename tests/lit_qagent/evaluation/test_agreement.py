@@ -2,12 +2,18 @@
 
 import asyncio
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import pytest
+import yaml
 
+from data_collection.cli import make_parser
 from data_collection.collect import collect
+from data_collection.filters import PairFilter
 from data_collection.pairs import build_pairs, write_pairs
 from data_collection.setup import SearchSetup
 from data_collection.spec import SearchSpec
@@ -20,6 +26,7 @@ from lit_qagent.core.records import History, Sampling
 from lit_qagent.environments.toy import ToyWorld
 from lit_qagent.evaluation.agreement import (
     AGREEMENT_FILE,
+    Siblings,
     SiblingSet,
     measure_agreement,
     read_siblings,
@@ -28,7 +35,7 @@ from lit_qagent.evaluation.agreement import (
 from lit_qagent.evaluation.callbacks import report_metrics
 from lit_qagent.evaluation.report import write_report
 from lit_qagent.evaluation.shard import EpisodeShard
-from tests.pair_folder import make_pair
+from tests.pair_folder import make_pair, write_card
 from tests.pair_folder import write_pairs as write_pair_folder
 from tests.toy_players import WordPolicy, WordScorer, make_evaluation
 
@@ -64,8 +71,18 @@ def three_siblings(folder: Path) -> Path:
     return write_pair_folder(folder, pairs, rule=SIBLINGS, task_ids=["task-0"])
 
 
+PROMPT = PromptSpec(think=False, num_examples=0)
+EMPTY: Mapping[str, Any] = MappingProxyType({})
+BOXES = {"name": "boxes", "max_steps": 5, "data_hash": "0"}
+
+
+def read(folder: Path, lineage: Mapping[str, Any] = EMPTY, **changes: Any) -> Siblings:  # noqa: ANN401
+    given: dict[str, Any] = {"environment": BOXES, "prompt": PROMPT, **changes}
+    return read_siblings(folder, lineage, **given)
+
+
 def test_tau_and_the_best_action_by_depth(tmp_path: Path) -> None:
-    sets, _ = read_siblings(three_siblings(tmp_path), {})
+    sets = read(three_siblings(tmp_path)).sets
     assert [(one.history.num_steps, len(one.values)) for one in sets] == [(0, 3), (1, 2)]
 
     rows = asyncio.run(measure_agreement(sets, Listed("open[a]", "open[c]", "open[b]")))
@@ -116,9 +133,97 @@ def test_a_q_that_is_no_number_is_refused_with_its_action() -> None:
 def test_other_rules_and_trained_tasks_are_refused(tmp_path: Path) -> None:
     other = write_pair_folder(tmp_path / "other", [make_pair(0, 0)])
     with pytest.raises(ConfigError, match=r"holds pairs of rule .*--rule all_siblings"):
-        read_siblings(other, {})
+        read(other)
     with pytest.raises(OverlapError, match=r"1 tasks of play.siblings .* \(task-0\)"):
-        read_siblings(three_siblings(tmp_path / "siblings"), {"task_ids": ["task-0"]})
+        read(three_siblings(tmp_path / "siblings"), lineage={"task_ids": ["task-0"]})
+
+
+@pytest.mark.parametrize(
+    ("filters", "given", "off"),
+    [
+        ({"min_margin": 0.1}, "min_margin 0.1", "--min_margin 0"),
+        (
+            {"min_margin": None, "min_visits": 2, "valid_chosen": True},
+            "min_visits 2, valid_chosen True",
+            "--min_visits null --valid_chosen false",
+        ),
+        ({"min_margin": 0.0, "max_characters": 90}, "max_characters 90", "--max_characters null"),
+        # One that is not known here may leave out anything.
+        ({"only_odd": 3}, "only_odd 3", "--only_odd null"),
+    ],
+)
+def test_pairs_that_a_filter_selected_are_refused(
+    tmp_path: Path, filters: dict[str, Any], given: str, off: str
+) -> None:
+    write_card(three_siblings(tmp_path), rule={**SIBLINGS, **filters}, task_ids=["task-0"])
+
+    with pytest.raises(ConfigError) as caught:
+        read(tmp_path)
+
+    assert f"was filtered ({given}): without the pairs left out" in str(caught.value)
+    assert str(caught.value).endswith(f"pairs --rule all_siblings {off}`")
+
+
+@pytest.mark.parametrize(
+    "filters",
+    [{"min_margin": None}, {"min_margin": 0}, {"min_margin": None, "distinct_commands": True}],
+)
+def test_filters_that_leave_out_nothing_of_worth_pass(
+    tmp_path: Path, filters: dict[str, Any]
+) -> None:
+    write_card(three_siblings(tmp_path), rule={**SIBLINGS, **filters}, task_ids=["task-0"])
+
+    assert len(read(tmp_path).sets) == 2
+
+
+def test_the_command_of_the_message_switches_off_every_filter_of_a_config(tmp_path: Path) -> None:
+    filters = {"min_margin": 0.1, "min_visits": 1, "max_characters": 9, "valid_chosen": True}
+    config = tmp_path / "pairs.yaml"
+    config.write_text(yaml.safe_dump({"store": "trees", "output": "pairs", **filters}))
+    rule = {**SIBLINGS, **PairFilter(**filters).settings()}  # type: ignore[arg-type]
+    write_card(three_siblings(tmp_path / "siblings"), rule=rule, task_ids=["task-0"])
+
+    with pytest.raises(ConfigError) as caught:
+        read(tmp_path / "siblings")
+
+    command, *options = str(caught.value).rpartition("data_collection ")[2].rstrip("`").split()
+    parsed = make_parser().parse_args([command, "--config", str(config), *options])[command]
+    off = PairFilter(**{name: parsed[name] for name in filters})
+    assert off == PairFilter(min_margin=0.0)
+
+
+def test_siblings_of_other_prompts_are_refused(tmp_path: Path) -> None:
+    folder = three_siblings(tmp_path)
+
+    message = (
+        r"other prompts than are played: prompt.think False in the search, True now; "
+        r"prompt.num_examples 0 in the search, 2 now; search its tasks with"
+    )
+    with pytest.raises(ConfigError, match=message):
+        read(folder, prompt=PromptSpec(think=True, num_examples=2))
+    # Whether actions are constrained changes no prompt.
+    assert read(folder, prompt=replace(PROMPT, constrain=True)).sets
+
+
+def test_siblings_of_another_world_are_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = three_siblings(tmp_path / "siblings")
+    assert read(folder).other_world == []
+    assert "another world" not in caplog.text
+
+    found = read(folder, environment={**BOXES, "max_steps": 7})
+
+    assert found.other_world == ["max_steps is 7, in the search it was 5"]
+    assert "play.siblings was in another world than is played: max_steps is 7" in caplog.text
+    evaluation = make_evaluation(tmp_path / "out", play={"siblings": folder})
+    EpisodeShard(evaluation).play(WordScorer(), {})
+    report = write_report(tmp_path / "out")
+    assert 'name is "toy", in the search it was "boxes"' in report["agreement_other_world"]
+    for name in ("report.md", "report.html"):
+        assert "The search was in another world than is played" in (
+            (tmp_path / "out" / name).read_text()
+        )
 
 
 def search_valid_tasks(folder: Path) -> Path:
@@ -153,6 +258,7 @@ def test_a_report_says_how_far_the_scorer_agrees_with_a_search(tmp_path: Path) -
     assert all(row["sets"] > 0 and row["actions"] > row["sets"] for row in rows)
     for name in ("report.md", "report.html"):
         assert "Kendall" in (tmp_path / "out" / name).read_text()
+        assert "The search was in another world" not in (tmp_path / "out" / name).read_text()
     assert report_metrics(report)["agreement/tau_depth_02"] == 1.0
 
 

@@ -1,3 +1,5 @@
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,21 @@ def test_what_was_written_is_read_back(tmp_path: Path) -> None:
     assert read_episodes(tmp_path).episodes == {episode.key: episode}
     assert read_episodes(tmp_path).torn_lines == 0
     assert episode.num_invalid == 1
+
+
+def test_the_rollouts_of_an_oracle_are_kept_and_files_without_them_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "trajectories.jsonl"
+    plain = make_episode("oracle", "t")
+    step = replace(plain.steps[1], returns=[[1.0, 0.0]])
+    episode = replace(plain, steps=[plain.steps[0], step])
+    write(path, episode)
+
+    assert read_episodes(tmp_path).episodes == {episode.key: episode}
+    row = json.loads(path.read_text())
+    for one in row["steps"]:
+        del one["returns"]
+    path.write_text(json.dumps(row) + "\n")
+    assert read_episodes(tmp_path).episodes == {episode.key: plain}
 
 
 def test_all_processes_files_are_read(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from lit_qagent.evaluation.cost import nearest_in_cost
@@ -38,6 +39,32 @@ def test_reward_is_drawn_against_tokens_for_any_two_agents() -> None:
     several = {"plain": plain, "plain_2": agent_row(2)}
     assert list(curve_plots(several, {})) == ["reward_by_n", "reward_by_tokens"]
     assert curve_plots({"plain": plain, "failed": {"num_candidates": 1}}, {}) == {}
+
+
+def test_an_adaptive_agent_stands_where_it_sampled() -> None:
+    def adaptive(limit: int, mean: float) -> dict[str, Any]:
+        options = {"selector": "a.AdaptiveQSelector", "candidates_per_decision": mean}
+        return agent_row(limit, reward=0.21, **options)
+
+    agents = {
+        "plain": agent_row(1, reward=0.21),
+        "plain_8": agent_row(8, reward=0.21),
+        "adaptive": adaptive(8, 4.5),
+    }
+
+    by_n = curve_plots(agents, {})["reward_by_n"]
+
+    # Markers of equal reward have equal heights; the marks of the axes have others.
+    drawn = re.findall(r'<use [^>]*x="([0-9.]+)" y="([0-9.]+)"', by_n)
+    heights = {y for _, y in drawn}
+    [markers] = [
+        x for x in ([float(x) for x, y in drawn if y == one] for one in heights) if len(x) == 3
+    ]
+    one, eight, between = markers
+    assert between == pytest.approx((one + eight) / 2)
+    assert "of adaptive agents the mean" in by_n
+    assert "reward_by_n" not in curve_plots({"a": adaptive(8, 2.0), "b": adaptive(4, 2.0)}, {})
+    assert "reward_by_n" in curve_plots({"a": adaptive(8, 2.5), "b": adaptive(4, 2.0)}, {})
 
 
 def test_the_shipped_webshop_config_plays_what_its_curves_and_equal_cost_need() -> None:

@@ -1,13 +1,19 @@
 import json
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import pytest
 
-from lit_qagent.agents.selection import OracleSelector, QSelector, RandomSelector
+from lit_qagent.agents.selection import (
+    AdaptiveQSelector,
+    OracleSelector,
+    QSelector,
+    RandomSelector,
+)
 from lit_qagent.core import manifest
 from lit_qagent.core.errors import StoreError
 from lit_qagent.evaluation.cost import Prices
@@ -16,7 +22,12 @@ from lit_qagent.evaluation.report import write_report
 from lit_qagent.evaluation.sessions import Session
 from lit_qagent.evaluation.shard import EpisodeShard
 from lit_qagent.evaluation.specs import AgentSpec
-from lit_qagent.evaluation.tables import agent_table, difference_table, failure_table
+from lit_qagent.evaluation.tables import (
+    agent_table,
+    difference_table,
+    failure_table,
+    regret_note,
+)
 from tests.toy_players import WordScorer, make_episode, make_evaluation, with_rewards
 
 EVIL = "<script>alert('x')</script> & | `"
@@ -195,6 +206,56 @@ def test_upper_bounds_prices_and_curves_are_shown_where_there_are_any(tmp_path: 
     assert "true return = " in page
 
 
+@pytest.mark.parametrize(
+    ("rollouts", "said", "unsaid"),
+    [
+        (1, "mean true reward of k = 1 episode that", "both ways averaged"),
+        (4, "mean true reward of k = 4 episodes that", "Biased upwards"),
+    ],
+)
+def test_the_report_says_how_regret_was_measured(
+    tmp_path: Path, rollouts: int, said: str, unsaid: str
+) -> None:
+    oracle = OracleSelector(rollouts=rollouts)
+    agents = {
+        "q_guided": AgentSpec(selector=QSelector(), num_candidates=4),
+        "oracle": AgentSpec(selector=oracle, num_candidates=4),
+        "oracle_of_2": AgentSpec(selector=oracle, num_candidates=2),
+    }
+    EpisodeShard(make_evaluation(tmp_path, agents=agents)).play(WordScorer(), {})
+
+    report = write_report(tmp_path)
+
+    measure = {"oracle": "oracle", "rollouts": rollouts, "cross_fitted": rollouts > 1}
+    assert report["regret_measure"] == measure
+    # The other oracle chose by the same rollouts.
+    assert list(report["regret_by_depth"]) == ["q_guided"]
+    for kind in ("md", "html"):
+        text = (tmp_path / f"report.{kind}").read_text()
+        assert said in text
+        assert unsaid not in text
+
+
+def test_rollouts_that_a_folder_does_not_keep_are_said_to_bias_its_regret(tmp_path: Path) -> None:
+    agents = {
+        "q_guided": AgentSpec(selector=QSelector(), num_candidates=4),
+        "oracle": AgentSpec(selector=OracleSelector(rollouts=2), num_candidates=4),
+    }
+    EpisodeShard(make_evaluation(tmp_path, agents=agents)).play(WordScorer(), {})
+    path = tmp_path / "trajectories.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    for row in rows:
+        row["steps"] = [{k: v for k, v in one.items() if k != "returns"} for one in row["steps"]]
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+
+    report = write_report(tmp_path)
+
+    assert report["regret_measure"]["cross_fitted"] is False
+    note = regret_note(report)
+    assert "Biased upwards: the 2 rollouts of each candidate" in note
+    assert "does not keep the single rollouts" in note
+
+
 def test_every_link_of_the_page_leads_to_an_example(tmp_path: Path) -> None:
     write_report(make_folder(tmp_path, hand_made()))
 
@@ -360,6 +421,40 @@ def test_an_agent_without_a_finished_episode_is_shown_as_such(tmp_path: Path) ->
     ]
     assert agent_table(report)[3] == ["q_guided", "4", "-", "-", "-", "-", "-", "0", "1"]
     assert "1.000 (no interval)" in agent_table(report)[1]
+
+
+def test_an_adaptive_agent_is_shown_with_what_it_sampled(tmp_path: Path) -> None:
+    agents = {
+        "q_guided": AgentSpec(selector=AdaptiveQSelector(), num_candidates=8),
+        "q_late": AgentSpec(selector=AdaptiveQSelector(), num_candidates=4),
+        "random_of_n": AgentSpec(selector=RandomSelector(), num_candidates=8),
+    }
+    evaluation = make_evaluation(tmp_path, agents=agents, tasks={"num_tasks": 2})
+    manifest.claim(tmp_path / "manifest.json", evaluation.settings({}), "Results folder")
+    [go] = make_episode("", "").steps[:1]
+
+    def played(agent: str, task: str, *counts: int, failure: str | None = None) -> PlayedEpisode:
+        steps = [replace(go, candidates=["go"] * count) for count in counts]
+        return make_episode(agent, task, steps=steps, failure=failure)
+
+    with EpisodeLog(tmp_path / "trajectories.jsonl") as log:
+        log.append(played("q_guided", "a", 2, 2, 3))
+        log.append(played("q_guided", "b", 8))
+        log.append(played("q_guided", "c", 8, 8, failure="PolicyFailure: no answer"))
+        log.append(played("q_late", "a", failure="PolicyFailure: no answer"))
+        log.append(played("random_of_n", "a", 8))
+
+    report = write_report(tmp_path)
+
+    # Four decisions of finished episodes with 15 candidates.
+    assert report["agents"]["q_guided"]["candidates_per_decision"] == 3.75
+    assert "candidates_per_decision" not in report["agents"]["random_of_n"]
+    shown = {row[0]: row[1] for row in agent_table(report)}
+    assert shown == {
+        "agent": "n", "q_guided": "≤ 8, mean 3.8", "q_late": "≤ 4", "random_of_n": "8"
+    }  # fmt: skip
+    for kind in ("md", "html"):
+        assert "≤ 8, mean 3.8" in (tmp_path / f"report.{kind}").read_text("utf-8")
 
 
 def test_unknown_training_tasks_are_said(tmp_path: Path) -> None:
