@@ -140,6 +140,7 @@ class PreferenceDataModule(pl.LightningDataModule):
             "prompt": dict(card.prompt),
             "seed": card.seed,
             "split_seed": self._seed,
+            "split_fractions": dict(self._fractions),
             "task_ids": sorted(card.task_ids),
         }
 

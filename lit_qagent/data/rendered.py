@@ -16,12 +16,16 @@ TooLong = Literal["error", "drop"]
 """What becomes of pairs that are longer than the context even without any earlier step."""
 
 
+class SameTokensError(DataError):
+    """Both actions of a pair have the same tokens."""
+
+
 def render_pair(pair: PreferencePair, renderer: SequenceRenderer) -> PairTokens | None:
     """Return the token ids of a pair, or None (counted) if it is longer than the context.
 
     Raises:
-        DataError: Both actions have the same tokens, or one has none of its own, so there is
-            nothing to learn.
+        SameTokensError: Both actions have the same tokens, so there is nothing to learn.
+        DataError: One has no tokens of its own, or the history is not what the pair says.
     """
     sides = [[message["content"] for message in side] for side in (pair.chosen, pair.rejected)]
     try:
@@ -36,7 +40,7 @@ def render_pair(pair: PreferencePair, renderer: SequenceRenderer) -> PairTokens 
                 "the pair, or use a model whose tokenizer knows its characters"
             )
     if chosen.action_ids == rejected.action_ids:
-        raise DataError(
+        raise SameTokensError(
             f"chosen and rejected of task {pair.task_id!r} at depth {pair.depth} have the same "
             f"tokens ({sides[0][0][:80]!r}); remove the pair"
         )

@@ -12,12 +12,12 @@ from typing import Any, NamedTuple, TypeVar
 
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from lit_qagent.core.errors import ConfigError, DataError
+from lit_qagent.core.errors import ConfigError
 from lit_qagent.core.pairs import PreferencePair
 from lit_qagent.core.seeds import derive_seed
 from lit_qagent.data.batch import PairTokens
 from lit_qagent.data.planning import BatchPlan, Limits, TokenMeter, group_pairs
-from lit_qagent.data.rendered import TooLong, pair_name, render_pair
+from lit_qagent.data.rendered import SameTokensError, TooLong, pair_name, render_pair
 from lit_qagent.data.rendering import SequenceRenderer
 from lit_qagent.data.sources import PairSource, mixed
 
@@ -131,7 +131,7 @@ class WindowStream(IterableDataset[Window]):
         for pair in pairs:
             try:
                 tokens = render_pair(pair, renderer)
-            except DataError:  # checked at the start, all but that their tokens differ
+            except SameTokensError:  # whatever else is wrong stops training
                 left_out[SAME_TOKENS] += 1
                 continue
             if tokens is None:

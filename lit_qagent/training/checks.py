@@ -112,6 +112,24 @@ def report_untrained(backbone: Backbone) -> None:
         )
 
 
+def report_other_split(now: Mapping[str, Any], trained: Mapping[str, Any]) -> None:
+    """Say so if what is held out of the same pairs is not what training held out.
+
+    Args:
+        now: Lineage of the pairs that are measured.
+        trained: That of the model.
+    """
+    keys = ("split_seed", "split_fractions")
+    known = all(key in trained for key in keys) and now["pairs_hash"] == trained["pairs_hash"]
+    differing = [key for key in keys if known and now[key] != trained[key]]
+    if differing:
+        _log.warning(
+            "held-out pairs may have been trained on: of the same pairs others were held out in "
+            "training (%s); give data.seed and the fractions as in training",
+            "; ".join(f"{key} {trained[key]} then, {now[key]} now" for key in differing),
+        )
+
+
 def report_other_head(*, used: QHead, given: QHead, default: QHead) -> None:
     """Say so if the checkpoint overrules a head that was given; the default was not given."""
     described = {id(head): (head.kind, head.settings()) for head in (used, given, default)}

@@ -32,6 +32,7 @@ from lit_qagent.training.checks import (
     check_same_model,
     check_weights,
     report_other_head,
+    report_other_split,
     report_rounding,
     report_shortened,
     report_untrained,
@@ -187,6 +188,14 @@ class StepDPO(pl.LightningModule):
                     write=self.trainer.is_global_zero,
                     agree=self._agree,
                 )
+
+    def on_validation_start(self) -> None:
+        """Say so if the held-out pairs are not those of training."""
+        self._compare_split()
+
+    def on_test_start(self) -> None:
+        """Say so if the held-out pairs are not those of training."""
+        self._compare_split()
 
     @property
     def longest_shared(self) -> int:
@@ -351,6 +360,11 @@ class StepDPO(pl.LightningModule):
 
     def _metrics_of(self, prefix: str) -> PreferenceMetrics:
         return self.metrics[prefix]  # type: ignore[return-value]
+
+    def _compare_split(self) -> None:
+        data = getattr(self.trainer, "datamodule", None)
+        if isinstance(data, PreferenceDataModule) and self.lineage:
+            report_other_split(data.lineage, self.lineage)
 
     def _measure(self, batch: PairBatch, prefix: str) -> None:
         with memory_advice("held_out"):

@@ -5,7 +5,7 @@ import json
 import logging
 import tracemalloc
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -229,6 +229,17 @@ def test_a_pair_longer_than_the_context_stops_the_stream(
     with pytest.raises(
         DataError, match=r"1 pairs of data.pairs .* task task-9 .* data.too_long: drop"
     ):
+        list(loader)
+
+
+def test_a_pair_that_is_wrong_stops_the_stream_under_its_own_name(
+    chat: ChatRenderer, tmp_path: Path
+) -> None:
+    pairs = [*make_pairs(16), replace(make_pair(9, 0), depth=9)]
+    folder = write_pairs(tmp_path, pairs)
+    loader = open_loader(chat, folder, valid_fraction=0, test_fraction=0)
+
+    with pytest.raises(DataError, match=r"depth 9"):
         list(loader)
 
 

@@ -148,3 +148,18 @@ def test_a_set_whose_pairs_are_all_too_long_is_refused(
 def test_names_that_mean_something_else_are_refused(name: str) -> None:
     with pytest.raises(ConfigError, match=r"names of data.also must be letters"):
         PreferenceDataModule(Path("pairs"), also={name: Path("other")})
+
+
+def test_other_held_out_pairs_than_those_of_training_are_said(
+    model: Path, pairs: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    module, trainer = make_module(model), make_trainer()
+    trainer.fit(module, PreferenceDataModule(pairs))
+    trainer.test(module, PreferenceDataModule(pairs), verbose=False)
+    assert "may have been trained on" not in caplog.text
+
+    trainer.test(module, PreferenceDataModule(pairs, seed=1, test_fraction=0.3), verbose=False)
+
+    assert "held-out pairs may have been trained on" in caplog.text
+    assert "split_seed 0 then, 1 now" in caplog.text
+    assert "'test': 0.1} then, {'valid': 0.1, 'test': 0.3} now" in caplog.text
