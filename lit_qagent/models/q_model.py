@@ -119,7 +119,7 @@ class QModel(nn.Module):
         if log_probs:
             before = states.index_select(0, batch.predictors)
             scores = token_log_probs(self.backbone.output_layer, before, batch.targets)
-            sums = torch.zeros(len(batch.num_action_tokens), device=scores.device)
+            sums = scores.new_zeros(len(batch.num_action_tokens))  # whatever type is the default
             sums = sums.index_add(0, batch.sequence_of, scores)
         return Read(sums, states.index_select(0, batch.last_tokens) if hidden else None)
 
