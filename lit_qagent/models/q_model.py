@@ -58,6 +58,11 @@ class QModel(nn.Module):
         self.head = head
         head.attach(backbone.hidden_size)
 
+    @property
+    def needs_base(self) -> bool:
+        """Whether Q depends on the base model's weights; else all of them were trained."""
+        return self.backbone.is_adapted or self.head.needs_reference
+
     def forward(self, batch: TokenBatch) -> Tensor:
         """Return Q, float32 [S]."""
         return self.head(self.evidence(batch))  # type: ignore[no-any-return]

@@ -315,7 +315,8 @@ class StepDPO(pl.LightningModule):
                 missing, unexpected, or of another shape.
         """
         check_same_model(checkpoint, self._backbone, self.renderer.chat)
-        check_base(self._model().backbone, checkpoint.get("lineage", {}))
+        if self._model().needs_base:
+            check_base(self._model().backbone, checkpoint.get("lineage", {}))
         # DeepSpeed and FSDP2 have loaded the weights themselves, and give only the rest.
         if "state_dict" in checkpoint:
             check_weights(checkpoint["state_dict"], self._trainable())

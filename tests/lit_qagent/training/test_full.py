@@ -20,6 +20,7 @@ from lit_qagent.data.datamodule import PreferenceDataModule
 from lit_qagent.data.rendered import render_pair
 from lit_qagent.models.backbone import build_backbone
 from lit_qagent.models.export import describe, load_q_model, read_checkpoint, save_checkpoint
+from lit_qagent.models.fingerprint import BASE_KEY, hash_of_base
 from lit_qagent.models.q_heads import ImplicitQHead, QHead, ScalarQHead
 from lit_qagent.models.specs import LoraSpec
 from lit_qagent.training.callbacks import ExportCheckpoint
@@ -183,10 +184,14 @@ def test_rounding_small_steps_away_is_said(model: Path, caplog: pytest.LogCaptur
 
 
 def exported(
-    model: Path, pairs: Path, folder: Path, head: QHead | None = None
+    model: Path,
+    pairs: Path,
+    folder: Path,
+    head: QHead | None = None,
+    *callbacks: pl.Callback,
 ) -> tuple[StepDPO, Path]:
     module = make_module(model, q_head=head or ImplicitQHead(beta=0.2), max_length=900)
-    fit(module, pairs, ExportCheckpoint(folder / "out"))
+    fit(module, pairs, ExportCheckpoint(folder / "out"), *callbacks)
     return module, folder / "out"
 
 
@@ -287,11 +292,49 @@ def test_another_base_model_is_refused(model: Path, tmp_path: Path) -> None:
         load_q_model(folder, tiny_spec(same_name))
 
 
-def whole_checkpoint(model: Path, folder: Path) -> Path:
-    module = make_module(model)
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
+def test_other_weights_under_the_same_name_are_refused(
+    model: Path, pairs: Path, tmp_path: Path
+) -> None:
+    other = save_tiny_model(tmp_path / "other" / "tiny-model", seed=1)
+    kept = ModelCheckpoint(tmp_path, "last", enable_version_counter=False)
+    module, folder = exported(model, pairs, tmp_path, None, kept)
+
+    assert module.lineage[BASE_KEY] == hash_of_base(AutoModelForCausalLM.from_pretrained(model))
+    for dtype in ("float32", "bfloat16"):
+        load_q_model(folder, tiny_spec(model, dtype=dtype))
+    message = r"tiny-model' has other weights .* give that model"
+    for with_original in (True, False):
+        with pytest.raises(CheckpointError, match=message):
+            load_q_model(folder, tiny_spec(other), with_original=with_original)
+    with pytest.raises(CheckpointError, match=message):
+        fit(make_module(other), pairs, ckpt_path=tmp_path / "last.ckpt", weights_only=True)
+
+
+@pytest.mark.parametrize(
+    ("head", "lineage"),
+    [(ImplicitQHead(), {}), (ScalarQHead(), {BASE_KEY: "of another model"})],
+    ids=["older checkpoint", "no reference"],
+)
+def test_where_nothing_is_compared_any_base_is_taken(
+    model: Path, tmp_path: Path, head: QHead, lineage: dict[str, Any]
+) -> None:
+    folder = whole_checkpoint(model, tmp_path, head, lineage)
+    other = save_tiny_model(tmp_path / "other" / "tiny-model", seed=1)
+
+    loaded = load_q_model(folder, tiny_spec(other))
+
+    trained = AutoModelForCausalLM.from_pretrained(model).lm_head.weight
+    assert torch.equal(loaded.backbone.output_layer.weight, trained)  # type: ignore[arg-type]
+
+
+def whole_checkpoint(
+    model: Path, folder: Path, head: QHead | None = None, lineage: dict[str, Any] | None = None
+) -> Path:
+    module = make_module(model, q_head=head or ImplicitQHead())
     module.configure_model()
     assert module.q_model is not None
-    card = describe(module.q_model, max_length=900, lineage={}, metrics={})
+    card = describe(module.q_model, max_length=900, lineage=lineage or {}, metrics={})
     save_checkpoint(folder / "out", module.q_model, card)
     return folder / "out"
 
