@@ -197,6 +197,12 @@ class Backbone(nn.Module):
         """The layer from hidden states [..., H] to logits [..., V]."""
         return output_layer(self.language_model)
 
+    def freeze_output_layer(self) -> None:
+        """Train a whole model without its output layer, unless the embeddings are its weights."""
+        embeddings: Any = self.language_model.get_input_embeddings()
+        if self.output_layer.weight is not embeddings.weight:
+            self.output_layer.requires_grad_(False)
+
     @contextmanager
     def reference(self) -> Iterator[None]:
         """Switch the adapter off, or to the original: the model is the one before training.

@@ -57,6 +57,8 @@ class QModel(nn.Module):
         self.backbone = backbone
         self.head = head
         head.attach(backbone.hidden_size)
+        if not backbone.is_adapted and not head.needs_log_probs:
+            backbone.freeze_output_layer()  # DDP stops where a trained weight gets no gradient
 
     @property
     def needs_base(self) -> bool:

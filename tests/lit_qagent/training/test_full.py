@@ -21,7 +21,7 @@ from lit_qagent.data.rendered import render_pair
 from lit_qagent.models.backbone import build_backbone
 from lit_qagent.models.export import describe, load_q_model, read_checkpoint, save_checkpoint
 from lit_qagent.models.fingerprint import BASE_KEY, hash_of_base
-from lit_qagent.models.q_heads import ImplicitQHead, QHead, ScalarQHead
+from lit_qagent.models.q_heads import BothQHeads, ImplicitQHead, QHead, ScalarQHead
 from lit_qagent.models.specs import LoraSpec
 from lit_qagent.training.callbacks import ExportCheckpoint
 from lit_qagent.training.module import StepDPO
@@ -122,6 +122,34 @@ def test_cached_and_copied_references_train_the_same(model: Path, pairs: Path, c
         torch.testing.assert_close(weight, expected[name], atol=1e-5, rtol=1e-3)
     moved = (expected["q_model.backbone.model.lm_head.weight"] - base.lm_head.weight).abs().max()
     assert moved > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("head", "tied", "is_trained"),
+    [
+        (ImplicitQHead(), False, True),
+        (BothQHeads(), False, True),
+        (ScalarQHead(), False, False),
+        (ScalarQHead(), True, True),  # the embeddings are the same weights
+    ],
+    ids=["implicit", "both", "scalar", "scalar tied"],
+)
+def test_every_trained_weight_has_a_part_in_the_loss(
+    tmp_path: Path, head: QHead, tied: bool, is_trained: bool
+) -> None:
+    folder = save_tiny_model(tmp_path / "tiny-model", tie_word_embeddings=tied)
+    module = make_module(folder, q_head=head, reference="copy")
+    module.configure_model()
+    assert module.q_model is not None
+    [pair] = [t for t in [render_pair(make_pair(5, 0), module.renderer)] if t is not None]
+
+    evidence = module.q_model.evidence(collate_pairs([pair], "batch").tokens)
+    q = module.q_model.head.trained(evidence)
+    torch.autograd.backward(torch.stack([part.sum() for part in q.values()]).sum())
+
+    layer = module.q_model.backbone.output_layer
+    assert all(p.requires_grad == is_trained for p in layer.parameters())
+    assert not [n for n, p in module.named_parameters() if p.requires_grad and p.grad is None]
 
 
 @pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
