@@ -5,8 +5,7 @@ A scored tokens (the action tokens of all sequences), P pairs, H hidden size, V 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Never, Self, dataclass_transform
 
 import torch
 from torch import Tensor
@@ -19,8 +18,36 @@ Sharing = Literal["batch", "pair", "none"]
 _PAD_ID = 0  # never seen by another token and never scored, so any id of the vocabulary will do
 
 
-@dataclass(frozen=True, kw_only=True)
-class TokenBatch:
+@dataclass_transform(kw_only_default=True, frozen_default=True)
+class _Bundle:
+    """Named values that stay as they are, given by the names that a subclass annotates.
+
+    It is no dataclass, mapping or named tuple: Lightning looks into those and rounds every float
+    to a half precision, and labels and log-probabilities have to stay float32.
+    """
+
+    def __init__(self, **values: Any) -> None:  # noqa: ANN401
+        names = type(self).__annotations__
+        values = {n: getattr(type(self), n) for n in names if hasattr(type(self), n)} | values
+        if values.keys() != names.keys():
+            differing = ", ".join(sorted(values.keys() ^ names.keys()))
+            raise TypeError(f"{type(self).__name__} has other fields than given: {differing}")
+        vars(self).update(values)
+
+    def __setattr__(self, name: str, value: object) -> Never:
+        raise AttributeError(f"{type(self).__name__}.{name} cannot be set; use changed()")
+
+    def changed(self, **values: Any) -> Self:  # noqa: ANN401
+        """Return the same with other values."""
+        return type(self)(**{**vars(self), **values})
+
+    def to(self, device: torch.device | str) -> Self:
+        """Return the same on a device."""
+        parts = {n: value for n, value in vars(self).items() if isinstance(value, Tensor | _Bundle)}
+        return self.changed(**{name: part.to(device) for name, part in parts.items()})
+
+
+class TokenBatch(_Bundle):
     """Sequences in rows, padded on the left, and which of their tokens to score.
 
     Attributes:
@@ -54,17 +81,8 @@ class TokenBatch:
         """S."""
         return len(self.num_action_tokens)
 
-    def to(self, device: torch.device | str) -> Self:
-        """Return the batch on a device."""
-        moved: dict[str, Any] = {
-            name: value.to(device) if isinstance(value, Tensor) else value
-            for name, value in vars(self).items()
-        }
-        return type(self)(**moved)
 
-
-@dataclass(frozen=True, kw_only=True)
-class PairBatch:
+class PairBatch(_Bundle):
     """Preference pairs; sequence 2p is the chosen action of pair p, 2p + 1 the rejected one.
 
     Attributes:
@@ -98,14 +116,6 @@ class PairBatch:
     def num_pairs(self) -> int:
         """P."""
         return len(self.depth)
-
-    def to(self, device: torch.device | str) -> Self:
-        """Return the batch on a device."""
-        moved: dict[str, Any] = {
-            name: value.to(device) if isinstance(value, Tensor | TokenBatch) else value
-            for name, value in vars(self).items()
-        }
-        return type(self)(**moved)
 
 
 class PairTokens(NamedTuple):

@@ -1,7 +1,6 @@
 """Batches to train on, resumed in an epoch at exactly the next one, and batches to measure."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 
 from lit_qagent.data.batch import PairBatch, PairTokens, collate_pairs
 from lit_qagent.data.planning import BatchPlan
@@ -123,4 +122,4 @@ class HeldOutLoader:
             indices = self._batches[-1 if is_repeat else place]
             sharing = self._plan.sharing_of(indices)
             batch = collate_pairs([self._pairs[i] for i in indices], sharing)
-            yield replace(batch, is_repeat=is_repeat)
+            yield batch.changed(is_repeat=is_repeat)

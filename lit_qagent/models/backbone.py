@@ -20,6 +20,7 @@ from lit_qagent.core.errors import CheckpointError, ConfigError, ModelError
 from lit_qagent.models.attention import BRANCH_ATTENTION, Rows
 from lit_qagent.models.base_model import attention_of, decode, load_base_model, output_layer
 from lit_qagent.models.cached_attention import Group, cached_arguments
+from lit_qagent.models.fingerprint import hash_of_base
 from lit_qagent.models.full_weights import load_weights
 from lit_qagent.models.sharing import Way, decodes_groups, find_way, longest_shared
 from lit_qagent.models.specs import BackboneSpec, LoraSpec
@@ -42,6 +43,7 @@ class Backbone(nn.Module):
     Attributes:
         is_adapted: Whether there is an adapter.
         original: Of a whole model: the frozen copy that is its reference, if one is held.
+        base_weights: Of a whole model: `hash_of_base` of the weights before training.
     """
 
     def __init__(self, model: "PeftModel | PreTrainedModel", spec: BackboneSpec) -> None:
@@ -50,6 +52,7 @@ class Backbone(nn.Module):
         self.spec = spec
         self.is_adapted = hasattr(model, "disable_adapter")
         self.original: PreTrainedModel | None = None
+        self.base_weights: str | None = None
         self._shows_original = False
         self.train()
         self._adapter = [p for name, p in model.named_parameters() if "lora_" in name]
@@ -193,6 +196,12 @@ class Backbone(nn.Module):
     def output_layer(self) -> nn.Module:
         """The layer from hidden states [..., H] to logits [..., V]."""
         return output_layer(self.language_model)
+
+    def freeze_output_layer(self) -> None:
+        """Train a whole model without its output layer, unless the embeddings are its weights."""
+        embeddings: Any = self.language_model.get_input_embeddings()
+        if self.output_layer.weight is not embeddings.weight:
+            self.output_layer.requires_grad_(False)
 
     @contextmanager
     def reference(self) -> Iterator[None]:
@@ -367,4 +376,6 @@ def _whole_model(spec: BackboneSpec) -> Backbone:
             f"model.lora null trains all weights, which backbone.quantization "
             f"{spec.quantization!r} does not allow; set it to none, or train an adapter"
         )
-    return Backbone(load_base_model(spec), spec)
+    backbone = Backbone(load_base_model(spec), spec)
+    backbone.base_weights = hash_of_base(backbone.language_model)  # training changes them
+    return backbone

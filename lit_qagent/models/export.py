@@ -212,8 +212,9 @@ def load_q_model(
         )
     else:
         loaded = load_backbone(spec, folder / ADAPTER_FOLDER, trainable=trainable)
-        check_base(loaded, card.lineage)
     q_model = QModel(loaded, head)
+    if q_model.needs_base:
+        check_base(loaded, card.lineage)
     if head.state_dict():
         _load_head(folder / HEAD_FILE, head)
     return q_model

@@ -9,6 +9,8 @@ import torch
 from lit_qagent.core.errors import CheckpointError
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from lit_qagent.models.backbone import Backbone
 
 BASE_KEY = "base_weights"  # in a lineage; what `fingerprint` returns
@@ -16,19 +18,20 @@ _NUM_ROWS = 256
 
 
 def fingerprint(backbone: "Backbone") -> str | None:
+    """Return `hash_of_base` of the base model; None of a whole model whose base is not known."""
+    if backbone.is_adapted:
+        return hash_of_base(backbone.language_model)
+    return backbone.base_weights
+
+
+def hash_of_base(model: "PreTrainedModel") -> str:
     """Return a hash of weights that neither an adapter nor quantisation changes.
 
     These are the first rows of the embeddings and the vectors outside of the blocks (the last
     norm), rounded to bfloat16, so that the type in which the model is held does not matter. Another
     model, or the same one trained further, has others; one of which only the matrices within blocks
     were changed is not told apart.
-
-    Returns:
-        None where all weights are trained: the model is then no base model any more.
     """
-    if not backbone.is_adapted:
-        return None
-    model = backbone.language_model
     embeddings = model.get_input_embeddings()
     sample = {"embeddings": embeddings.weight[:_NUM_ROWS]}  # type: ignore[index]
     sample |= {

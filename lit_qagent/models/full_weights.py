@@ -20,9 +20,16 @@ def save_weights(
     Args:
         model: The model.
         folder: Where to write.
-        weights: All of its weights, tied ones once; None takes those in it.
+        weights: Those of its weights that were trained, tied ones once; None takes those in it.
     """
-    model.save_pretrained(folder, state_dict=weights)
+    model.save_pretrained(folder, state_dict=weights and _completed(model, weights))
+
+
+def _completed(model: "PreTrainedModel", weights: dict[str, "Tensor"]) -> dict[str, "Tensor"]:
+    """Add the frozen weights, in the type of the others."""
+    dtype = next(iter(weights.values())).dtype
+    frozen = {n: p for n, p in model.named_parameters() if not p.requires_grad}
+    return {n: p.detach().to("cpu", dtype) for n, p in frozen.items() if n not in weights} | weights
 
 
 def load_weights(model: "PreTrainedModel", folder: Path, name: str) -> None:

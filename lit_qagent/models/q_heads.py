@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, NamedTuple
 
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
 from lit_qagent.core.errors import CheckpointError, ConfigError
 
@@ -122,8 +123,9 @@ class ScalarQHead(QHead):
         """Return Q, float32 [S]."""
         if evidence.last_hidden is None or self.linear is None:
             raise ValueError("ScalarQHead needs last_hidden and to be attached to a backbone")
-        q: Tensor = self.linear(evidence.last_hidden.float()).squeeze(-1)
-        return q
+        # DeepSpeed holds these weights in half precision too; Q is computed in float32 even so.
+        weight, bias = self.linear.weight.float(), self.linear.bias.float()
+        return linear(evidence.last_hidden.float(), weight, bias).squeeze(-1)
 
     def settings(self) -> dict[str, Any]:
         """Return the constructor's arguments as plain values."""

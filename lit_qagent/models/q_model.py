@@ -57,6 +57,13 @@ class QModel(nn.Module):
         self.backbone = backbone
         self.head = head
         head.attach(backbone.hidden_size)
+        if not backbone.is_adapted and not head.needs_log_probs:
+            backbone.freeze_output_layer()  # DDP stops where a trained weight gets no gradient
+
+    @property
+    def needs_base(self) -> bool:
+        """Whether Q depends on the base model's weights; else all of them were trained."""
+        return self.backbone.is_adapted or self.head.needs_reference
 
     def forward(self, batch: TokenBatch) -> Tensor:
         """Return Q, float32 [S]."""
@@ -119,7 +126,7 @@ class QModel(nn.Module):
         if log_probs:
             before = states.index_select(0, batch.predictors)
             scores = token_log_probs(self.backbone.output_layer, before, batch.targets)
-            sums = torch.zeros(len(batch.num_action_tokens), device=scores.device)
+            sums = scores.new_zeros(len(batch.num_action_tokens))  # whatever type is the default
             sums = sums.index_add(0, batch.sequence_of, scores)
         return Read(sums, states.index_select(0, batch.last_tokens) if hidden else None)
 

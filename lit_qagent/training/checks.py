@@ -38,6 +38,19 @@ def check_reference(reference: str, *, is_adapted: bool) -> None:
         )
 
 
+def check_precision(precision: str) -> None:
+    """Refuse a precision in which Lightning casts the whole model, rotary frequencies included.
+
+    Raises:
+        ConfigError: It is ``bf16-true`` or ``16-true``.
+    """
+    if precision in ("bf16-true", "16-true"):
+        raise ConfigError(
+            f"trainer.precision {precision} would round the positions of the tokens too; set it "
+            "to bf16-mixed, or to 32-true with model.backbone.dtype bfloat16"
+        )
+
+
 def check_all_in_memory(*, streaming: bool) -> None:
     """Refuse a cached reference of pairs that are streamed.
 

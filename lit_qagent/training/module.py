@@ -28,6 +28,7 @@ from lit_qagent.policies.pretrained import resolve_model
 from lit_qagent.training.checks import (
     check_all_in_memory,
     check_context,
+    check_precision,
     check_reference,
     check_same_model,
     check_weights,
@@ -162,7 +163,12 @@ class StepDPO(pl.LightningModule):
         check_context(self.max_length, self.q_model.backbone)
 
     def setup(self, stage: str) -> None:
-        """Take over the lineage of the pairs that are trained on; make metrics for every set."""
+        """Take over the lineage of the pairs that are trained on; make metrics for every set.
+
+        Raises:
+            ConfigError: The trainer's precision is not for this model.
+        """
+        check_precision(str(self.trainer.precision))
         data = getattr(self.trainer, "datamodule", None)
         for prefix in {*self._held_out("val"), *self._held_out("test")}.difference(self.metrics):
             self.metrics[prefix] = PreferenceMetrics()
@@ -318,7 +324,8 @@ class StepDPO(pl.LightningModule):
                 missing, unexpected, or of another shape.
         """
         check_same_model(checkpoint, self._backbone, self.renderer.chat)
-        check_base(self._model().backbone, checkpoint.get("lineage", {}))
+        if self._model().needs_base:
+            check_base(self._model().backbone, checkpoint.get("lineage", {}))
         # DeepSpeed and FSDP2 have loaded the weights themselves, and give only the rest.
         if "state_dict" in checkpoint:
             check_weights(checkpoint["state_dict"], self._trainable())

@@ -1,6 +1,12 @@
 """The tensors of a batch, written out by hand."""
 
+import copy
+import pickle
+
+import pytest
 import torch
+from lightning.fabric.utilities import move_data_to_device
+from lightning.pytorch.plugins.precision import DeepSpeedPrecision, HalfPrecision, Precision
 
 from lit_qagent.data.batch import PairTokens, collate_pairs
 from lit_qagent.data.rendering import TokenSequence
@@ -126,3 +132,44 @@ def test_observations_in_an_episode_are_read_and_not_scored() -> None:
     assert tokens.sequence_of.tolist() == [0, 0, 0, 0, 1]
     assert tokens.num_action_tokens.tolist() == [4, 1]
     assert tokens.last_tokens.tolist() == [6, 7]
+
+
+@pytest.mark.parametrize(
+    "plugin",
+    [DeepSpeedPrecision("bf16-mixed"), DeepSpeedPrecision("16-mixed"), HalfPrecision("bf16-true")],
+)
+def test_no_precision_rounds_labels_or_reference(plugin: Precision) -> None:
+    batch = collate_pairs([pair._replace(reference=(-90.1, -3.3)) for pair in PAIRS], "batch")
+
+    converted = plugin.convert_input(batch)
+
+    assert converted.q_hat.dtype == converted.visits.dtype == torch.float32
+    assert converted.q_hat.tolist() == [1.0, -0.5, 0.25, 0.0]
+    assert converted.reference_log_probs.dtype == torch.float32
+    assert converted.reference_log_probs.tolist() == pytest.approx([-90.1, -3.3] * 2, abs=1e-5)
+
+
+def test_a_batch_moves_with_all_of_its_tensors() -> None:
+    batch = collate_pairs(PAIRS, "batch")
+
+    moved = move_data_to_device(batch, "meta")
+
+    assert {moved.q_hat.device.type, moved.tokens.token_ids.device.type} == {"meta"}
+    assert (moved.names, moved.reference_log_probs) == (batch.names, None)
+    assert batch.q_hat.device.type == "cpu"
+
+
+def test_a_batch_stays_as_it_is() -> None:
+    batch = collate_pairs(PAIRS, "batch")
+
+    repeated = batch.changed(is_repeat=True)
+
+    assert (batch.is_repeat, repeated.is_repeat) == (False, True)
+    assert repeated.tokens is batch.tokens
+    for again in (pickle.loads(pickle.dumps(repeated)), copy.deepcopy(repeated)):
+        assert again.is_repeat
+        assert torch.equal(again.tokens.targets, batch.tokens.targets)
+    with pytest.raises(AttributeError, match=r"PairBatch.is_repeat cannot be set; use changed"):
+        batch.is_repeat = True  # type: ignore[misc]
+    with pytest.raises(TypeError, match="PairBatch has other fields than given: other"):
+        batch.changed(other=1)

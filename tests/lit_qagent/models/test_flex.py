@@ -6,7 +6,6 @@ graphs are counted before a compiler for kernels would see them. Tests marked gp
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -285,9 +284,7 @@ def test_flex_that_computes_something_else_falls_back_to_the_dense_mask(
     model: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def blurred(batch: TokenBatch) -> object:  # every token sees all before it
-        return branches_of(
-            replace(batch, position_ids=torch.arange(batch.token_ids.shape[1])[None])
-        )
+        return branches_of(batch.changed(position_ids=torch.arange(batch.token_ids.shape[1])[None]))
 
     batch = collate_pairs(rendered(model), "batch").tokens
     expected = tiny_q_model(tiny_spec(model)).action_log_probs(batch)

@@ -46,6 +46,13 @@ def test_scalar_q_is_zero_before_training_and_attaching_again_keeps_the_weights(
     assert head(EVIDENCE).tolist() == [1.125, -0.125]
 
 
+def test_scalar_q_is_float32_also_of_half_weights() -> None:
+    head = weighted(ScalarQHead()).to(torch.bfloat16)
+    half = EVIDENCE._replace(last_hidden=torch.ones(2, 2, dtype=torch.bfloat16))
+
+    assert head(half).dtype == torch.float32
+
+
 @pytest.mark.parametrize(
     ("score_by", "expected"), [("implicit", [1.0, -0.5]), ("scalar", [1.125, -0.125])]
 )

@@ -116,3 +116,17 @@ def test_the_mask_of_a_pair_by_hand() -> None:
     assert branch_mask(torch.tensor([[4, 3, 3, 4]])).int().tolist() == [
         [[[1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0], [1, 0, 0, 1]]]
     ]
+
+
+def test_log_probs_are_float32_whatever_type_is_the_default(q_model: QModel) -> None:
+    batch = collate_pairs(PAIRS, "none").tokens
+    expected = q_model.action_log_probs(batch)
+
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        found = q_model.action_log_probs(batch)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, expected)

@@ -20,7 +20,8 @@ from lit_qagent.data.datamodule import PreferenceDataModule
 from lit_qagent.data.rendered import render_pair
 from lit_qagent.models.backbone import build_backbone
 from lit_qagent.models.export import describe, load_q_model, read_checkpoint, save_checkpoint
-from lit_qagent.models.q_heads import ImplicitQHead, QHead, ScalarQHead
+from lit_qagent.models.fingerprint import BASE_KEY, hash_of_base
+from lit_qagent.models.q_heads import BothQHeads, ImplicitQHead, QHead, ScalarQHead
 from lit_qagent.models.specs import LoraSpec
 from lit_qagent.training.callbacks import ExportCheckpoint
 from lit_qagent.training.module import StepDPO
@@ -123,6 +124,34 @@ def test_cached_and_copied_references_train_the_same(model: Path, pairs: Path, c
     assert moved > 1e-3
 
 
+@pytest.mark.parametrize(
+    ("head", "tied", "is_trained"),
+    [
+        (ImplicitQHead(), False, True),
+        (BothQHeads(), False, True),
+        (ScalarQHead(), False, False),
+        (ScalarQHead(), True, True),  # the embeddings are the same weights
+    ],
+    ids=["implicit", "both", "scalar", "scalar tied"],
+)
+def test_every_trained_weight_has_a_part_in_the_loss(
+    tmp_path: Path, head: QHead, tied: bool, is_trained: bool
+) -> None:
+    folder = save_tiny_model(tmp_path / "tiny-model", tie_word_embeddings=tied)
+    module = make_module(folder, q_head=head, reference="copy")
+    module.configure_model()
+    assert module.q_model is not None
+    [pair] = [t for t in [render_pair(make_pair(5, 0), module.renderer)] if t is not None]
+
+    evidence = module.q_model.evidence(collate_pairs([pair], "batch").tokens)
+    q = module.q_model.head.trained(evidence)
+    torch.autograd.backward(torch.stack([part.sum() for part in q.values()]).sum())
+
+    layer = module.q_model.backbone.output_layer
+    assert all(p.requires_grad == is_trained for p in layer.parameters())
+    assert not [n for n, p in module.named_parameters() if p.requires_grad and p.grad is None]
+
+
 @pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
 @pytest.mark.parametrize("reference", ["cached", "copy"])
 def test_a_resumed_run_equals_one_that_was_never_interrupted(
@@ -183,10 +212,14 @@ def test_rounding_small_steps_away_is_said(model: Path, caplog: pytest.LogCaptur
 
 
 def exported(
-    model: Path, pairs: Path, folder: Path, head: QHead | None = None
+    model: Path,
+    pairs: Path,
+    folder: Path,
+    head: QHead | None = None,
+    *callbacks: pl.Callback,
 ) -> tuple[StepDPO, Path]:
     module = make_module(model, q_head=head or ImplicitQHead(beta=0.2), max_length=900)
-    fit(module, pairs, ExportCheckpoint(folder / "out"))
+    fit(module, pairs, ExportCheckpoint(folder / "out"), *callbacks)
     return module, folder / "out"
 
 
@@ -287,11 +320,49 @@ def test_another_base_model_is_refused(model: Path, tmp_path: Path) -> None:
         load_q_model(folder, tiny_spec(same_name))
 
 
-def whole_checkpoint(model: Path, folder: Path) -> Path:
-    module = make_module(model)
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
+def test_other_weights_under_the_same_name_are_refused(
+    model: Path, pairs: Path, tmp_path: Path
+) -> None:
+    other = save_tiny_model(tmp_path / "other" / "tiny-model", seed=1)
+    kept = ModelCheckpoint(tmp_path, "last", enable_version_counter=False)
+    module, folder = exported(model, pairs, tmp_path, None, kept)
+
+    assert module.lineage[BASE_KEY] == hash_of_base(AutoModelForCausalLM.from_pretrained(model))
+    for dtype in ("float32", "bfloat16"):
+        load_q_model(folder, tiny_spec(model, dtype=dtype))
+    message = r"tiny-model' has other weights .* give that model"
+    for with_original in (True, False):
+        with pytest.raises(CheckpointError, match=message):
+            load_q_model(folder, tiny_spec(other), with_original=with_original)
+    with pytest.raises(CheckpointError, match=message):
+        fit(make_module(other), pairs, ckpt_path=tmp_path / "last.ckpt", weights_only=True)
+
+
+@pytest.mark.parametrize(
+    ("head", "lineage"),
+    [(ImplicitQHead(), {}), (ScalarQHead(), {BASE_KEY: "of another model"})],
+    ids=["older checkpoint", "no reference"],
+)
+def test_where_nothing_is_compared_any_base_is_taken(
+    model: Path, tmp_path: Path, head: QHead, lineage: dict[str, Any]
+) -> None:
+    folder = whole_checkpoint(model, tmp_path, head, lineage)
+    other = save_tiny_model(tmp_path / "other" / "tiny-model", seed=1)
+
+    loaded = load_q_model(folder, tiny_spec(other))
+
+    trained = AutoModelForCausalLM.from_pretrained(model).lm_head.weight
+    assert torch.equal(loaded.backbone.output_layer.weight, trained)  # type: ignore[arg-type]
+
+
+def whole_checkpoint(
+    model: Path, folder: Path, head: QHead | None = None, lineage: dict[str, Any] | None = None
+) -> Path:
+    module = make_module(model, q_head=head or ImplicitQHead())
     module.configure_model()
     assert module.q_model is not None
-    card = describe(module.q_model, max_length=900, lineage={}, metrics={})
+    card = describe(module.q_model, max_length=900, lineage=lineage or {}, metrics={})
     save_checkpoint(folder / "out", module.q_model, card)
     return folder / "out"
 

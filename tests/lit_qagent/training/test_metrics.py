@@ -1,7 +1,6 @@
 """Metrics over several batches against hand-counted values."""
 
 import math
-from dataclasses import replace
 
 import pytest
 import torch
@@ -45,7 +44,7 @@ def test_a_batch_of_another_process_adds_no_pair() -> None:
     measure(once, batch, q)
 
     measure(metrics, batch, q)
-    measure(metrics, replace(batch_of((0.8, 0.5)), is_repeat=True), [0.9, 0.1])
+    measure(metrics, batch_of((0.8, 0.5)).changed(is_repeat=True), [0.9, 0.1])
 
     expected = {name: metric.compute() for name, metric in once.named("val").items()}
     assert {name: metric.compute() for name, metric in metrics.named("val").items()} == expected

@@ -7,6 +7,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from lit_qagent.core.errors import ConfigError
 from lit_qagent.data.batch import PairBatch, collate_sequences
 from lit_qagent.data.datamodule import PreferenceDataModule
 from lit_qagent.data.rendering import TokenSequence
@@ -81,6 +82,14 @@ def test_a_fit_shares_rows_in_every_precision(
     assert (shared.is_branched, alone.is_branched) == ({True}, {False})
     assert shared.losses == pytest.approx(alone.losses, abs=0.15)  # bfloat16 rounds
     assert shared.losses[-1] < 0.95 * shared.losses[0]
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "16-true"])
+def test_a_precision_that_casts_the_whole_model_is_refused(tmp_path: Path, precision: str) -> None:
+    with pytest.raises(
+        ConfigError, match=rf"trainer.precision {precision} .* set it to bf16-mixed, or to 32-true"
+    ):
+        fit(tmp_path, "float32", precision, LORA, "batch")
 
 
 @pytest.mark.integration
