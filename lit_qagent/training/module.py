@@ -36,7 +36,12 @@ from lit_qagent.training.checks import (
     report_shortened,
     report_untrained,
 )
-from lit_qagent.training.guards import memory_advice, refuse_bad_gradients, refuse_bad_losses
+from lit_qagent.training.guards import (
+    memory_advice,
+    refuse_bad_gradients,
+    refuse_bad_losses,
+    unsaved,
+)
 from lit_qagent.training.lineage import identify, merge_lineage
 from lit_qagent.training.losses import LossSpec, PairLosses, pair_losses, regression_losses
 from lit_qagent.training.metrics import PreferenceMetrics, preference_accuracy
@@ -221,8 +226,10 @@ class StepDPO(pl.LightningModule):
         """Return the mean loss of a batch."""
         with memory_advice():
             output = self._step(batch)
-        refuse_bad_losses(output.pair_losses.losses, batch.names, agree=self._agree)
-        loss = output.pair_losses.losses.sum() / batch.mean_over
+        losses = output.pair_losses.losses
+        with unsaved(self._trainer):
+            refuse_bad_losses(losses, batch.names, agree=self._agree)
+        loss = losses.sum() / batch.mean_over
         values = {
             "train/accuracy": preference_accuracy(output.pair_losses.margins).mean(),
             "train/margin": output.pair_losses.margins.mean(),
@@ -241,7 +248,8 @@ class StepDPO(pl.LightningModule):
         if self._is_sharded:
             average_gradients(self._trainable().values())
         skips_bad = getattr(self.trainer.precision_plugin, "scaler", None) is not None
-        refuse_bad_gradients(self._trainable(), skips_bad=skips_bad, agree=self._agree)
+        with unsaved(self._trainer):
+            refuse_bad_gradients(self._trainable(), skips_bad=skips_bad, agree=self._agree)
 
     def configure_gradient_clipping(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
         """Clip the gradients, also where only some are of weights in shards."""
