@@ -223,20 +223,19 @@ class StepDPO(pl.LightningModule):
         return q
 
     def training_step(self, batch: PairBatch, batch_idx: int) -> Tensor:
-        """Return the mean loss of a batch."""
+        """Return the loss of a batch, scaled so that every pair of a step weighs the same."""
         with memory_advice():
             output = self._step(batch)
         losses = output.pair_losses.losses
         with unsaved(self._trainer):
             refuse_bad_losses(losses, batch.names, agree=self._agree)
-        loss = losses.sum() / batch.mean_over
         values = {
             "train/accuracy": preference_accuracy(output.pair_losses.margins).mean(),
             "train/margin": output.pair_losses.margins.mean(),
         }
-        self.log("train/loss", loss, prog_bar=True, batch_size=batch.num_pairs)
+        self.log("train/loss", losses.mean(), prog_bar=True, batch_size=batch.num_pairs)
         self.log_dict(values, batch_size=batch.num_pairs)
-        return loss
+        return losses.sum() / batch.mean_over
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
         """Compute gradients; out of memory says what to lower."""
