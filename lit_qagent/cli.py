@@ -9,6 +9,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lightning.pytorch.utilities import rank_zero_warn
 
 from lit_qagent.command_line import Suggestions, run_main
+from lit_qagent.core.errors import CheckpointError
 from lit_qagent.evaluation.callbacks import WriteReport
 from lit_qagent.training.callbacks import SaveConfig
 from lit_qagent.training.module import StepDPO
@@ -29,6 +31,8 @@ logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 warnings.filterwarnings("ignore", message="LightningCLI's args parameter is intended")
 # Raised inside Lightning, at its own use of torch.
 warnings.filterwarnings("ignore", message=".isinstance.treespec, LeafSpec.. is deprecated")
+
+_KEYWORDS = ("last", "best", "hpc", "registry")  # of Lightning, which looks for the file itself
 
 
 class QAgentParser(Suggestions, LightningArgumentParser):
@@ -47,9 +51,9 @@ class QAgentCLI(LightningCLI):
         """Say where a checkpoint was trained with other settings, instead of taking them over."""
         subcommand = self.config.get("subcommand")
         path = self.config[subcommand].get("ckpt_path") if subcommand else None
-        if not path or not Path(path).is_file():
+        if not path or str(path) in _KEYWORDS or Path(path).is_dir() or "://" in str(path):
             return
-        saved = torch.load(path, weights_only=True, map_location="cpu", mmap=True)
+        saved = _read_ckpt(Path(path))
         now = self.config[subcommand]["model"]
         given: dict[str, Any] = now.as_dict() if hasattr(now, "as_dict") else dict(now)
         differing = {
@@ -62,6 +66,28 @@ class QAgentCLI(LightningCLI):
                 f"checkpoint {path} was trained with other settings; those given now are used: "
                 f"{differing}"
             )
+
+
+def _read_ckpt(path: Path) -> dict[str, Any]:
+    """Return what a `.ckpt` file holds; its weights are read where they are used.
+
+    Raises:
+        CheckpointError: It is missing or damaged.
+    """
+    if not path.is_file():
+        raise CheckpointError(
+            f"ckpt_path: there is no file {str(path)!r}; give a .ckpt of training, or leave "
+            "ckpt_path out to start anew"
+        )
+    try:
+        saved: object = torch.load(path, weights_only=True, map_location="cpu", mmap=True)
+    except (RuntimeError, UnpicklingError, EOFError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise CheckpointError(
+            f"ckpt_path: {str(path)!r} is damaged or no .ckpt of training ({reason}); give an "
+            "earlier .ckpt, or leave ckpt_path out to start anew"
+        ) from error
+    return saved if isinstance(saved, dict) else {}
 
 
 def build(args: ArgsType = None, *, run: bool = True) -> QAgentCLI:

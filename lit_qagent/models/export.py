@@ -33,6 +33,7 @@ CARD_FILE = "q_model.yaml"
 ADAPTER_FOLDER = "adapter"
 MODEL_FOLDER = "model"
 HEAD_FILE = "q_head.safetensors"
+_BACKBONE, _HEAD = "backbone.model.", "head."  # the parts of a model that are written
 _AGAIN = "export it again with `python -m lit_qagent fit` and ExportCheckpoint"
 
 
@@ -97,8 +98,9 @@ def save_checkpoint(
         weights: All trained weights by their names in the model; None takes those in it.
 
     Raises:
-        CheckpointError: The folder holds something else.
+        CheckpointError: The folder holds something else, or a weight belongs nowhere in it.
     """
+    _refuse_unknown(q_model, weights or {})
     if folder.exists() and not (folder / CARD_FILE).is_file() and any(folder.iterdir()):
         raise CheckpointError(
             f"{str(folder)!r} exists and is not a checkpoint (no {CARD_FILE}); "
@@ -108,14 +110,14 @@ def save_checkpoint(
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
         fresh, old = Path(scratch) / "new", Path(scratch) / "old"
         if q_model.backbone.is_adapted:
-            q_model.backbone.save_adapter(fresh / ADAPTER_FOLDER, _part(weights, "backbone.model."))
+            q_model.backbone.save_adapter(fresh / ADAPTER_FOLDER, _part(weights, _BACKBONE))
         else:
             save_weights(
                 q_model.backbone.language_model,
                 fresh / MODEL_FOLDER,
-                _part(weights, "backbone.model."),
+                _part(weights, _BACKBONE),
             )
-        head = q_model.head.state_dict() | (_part(weights, "head.") or {})
+        head = q_model.head.state_dict() | (_part(weights, _HEAD) or {})
         if head:
             save_file({name: weight.cpu() for name, weight in head.items()}, fresh / HEAD_FILE)
         (fresh / CARD_FILE).write_text(
@@ -127,6 +129,18 @@ def save_checkpoint(
             folder.rename(old)
         fresh.rename(folder)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def _refuse_unknown(q_model: QModel, weights: Mapping[str, Tensor]) -> None:
+    """Stop before a trained weight would be left out without a word."""
+    parameters = dict(q_model.named_parameters(remove_duplicate=False))
+    unknown = [n for n in weights if n not in parameters or not n.startswith((_BACKBONE, _HEAD))]
+    if unknown:
+        raise CheckpointError(
+            f"{len(unknown)} of {len(weights)} trained weights belong to no part of the "
+            f"checkpoint, such as {unknown[0]!r}; nothing was written, give the weights of "
+            "backbone and head by their names in the Q-model"
+        )
 
 
 def _part(weights: Mapping[str, Tensor] | None, prefix: str) -> dict[str, Tensor] | None:

@@ -1,6 +1,7 @@
 """Side effects of training: the config and the lineage in the logger, the shareable checkpoint."""
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,11 +10,13 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.loggers import MLFlowLogger
+from torch import Tensor
 
 from lit_qagent.core.errors import ConfigError
 from lit_qagent.core.manifest import write_json
 from lit_qagent.data.datamodule import PreferenceDataModule
 from lit_qagent.models.export import describe, save_checkpoint
+from lit_qagent.models.q_model import QModel
 from lit_qagent.training.module import StepDPO
 from lit_qagent.training.saved import read_saved
 from lit_qagent.training.sharding import gathered
@@ -103,9 +106,8 @@ class ExportCheckpoint(pl.Callback):
             metrics=metrics,
         )
         dtype = getattr(torch, self.dtype) if self.dtype else None
-        of_model = {
-            n.removeprefix("q_model."): weight.to(dtype=dtype) for n, weight in weights.items()
-        }
+        names = _names_in_model(pl_module.q_model, trainable)
+        of_model = {names[n]: weight.to(dtype=dtype) for n, weight in weights.items()}
         save_checkpoint(self.folder, pl_module.q_model, card, of_model)
         _log.info("checkpoint with the %s weights: %s", "best" if best else "last", self.folder)
 
@@ -148,6 +150,15 @@ def _best_path(trainer: pl.Trainer) -> Path | None:
         if isinstance(callback, ModelCheckpoint) and callback.monitor and callback.best_model_path:
             return Path(callback.best_model_path)
     return None
+
+
+def _names_in_model(q_model: QModel, trainable: Mapping[str, Tensor]) -> dict[str, str]:
+    """Return the name in the model of each weight of the module; its own if the model has it not.
+
+    The module holds some parts of the model under names of its own.
+    """
+    in_model = {id(weight): name for name, weight in q_model.named_parameters()}
+    return {name: in_model.get(id(weight), name) for name, weight in trainable.items()}
 
 
 def _run_facts(trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:

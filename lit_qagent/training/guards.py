@@ -4,7 +4,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Literal
 
+import lightning.pytorch as pl
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
 from lit_qagent.core.errors import TrainingFailure
@@ -56,7 +58,7 @@ def refuse_bad_losses(
     raise TrainingFailure(
         f"the loss of {len(bad)} of {len(names)} pairs is not finite: {'; '.join(bad[:5])}; no "
         "weight was changed by them. Lower the learning rate, use dtype float32, or look at these "
-        "pairs; the last checkpoint is good"
+        "pairs, and go on from the last checkpoint: none was saved now"
     )
 
 
@@ -87,8 +89,27 @@ def refuse_bad_gradients(
     example = f", such as {bad[0]!r}" if bad else ""
     raise TrainingFailure(
         f"the gradients {what} are not finite{example}; no weight was changed by them. Lower the "
-        "learning rate or use dtype float32; the last checkpoint is good"
+        "learning rate or use dtype float32, and go on from the last checkpoint: none was saved now"
     )
+
+
+@contextmanager
+def unsaved(trainer: pl.Trainer | None) -> Iterator[None]:
+    """Let a failure inside leave the last checkpoint as it is.
+
+    The step before may have broken the weights, with gradients that were finite, so they shall not
+    go over those of an earlier moment.
+
+    Args:
+        trainer: Whose callbacks save on an exception; None has none.
+    """
+    try:
+        yield
+    except TrainingFailure:
+        for callback in trainer.checkpoint_callbacks if trainer else ():
+            if isinstance(callback, ModelCheckpoint):
+                callback.save_on_exception = False
+        raise
 
 
 @contextmanager

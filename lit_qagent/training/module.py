@@ -38,7 +38,12 @@ from lit_qagent.training.checks import (
     report_shortened,
     report_untrained,
 )
-from lit_qagent.training.guards import memory_advice, refuse_bad_gradients, refuse_bad_losses
+from lit_qagent.training.guards import (
+    memory_advice,
+    refuse_bad_gradients,
+    refuse_bad_losses,
+    unsaved,
+)
 from lit_qagent.training.lineage import identify, merge_lineage
 from lit_qagent.training.losses import LossSpec, PairLosses, pair_losses, regression_losses
 from lit_qagent.training.metrics import PreferenceMetrics, preference_accuracy
@@ -233,18 +238,19 @@ class StepDPO(pl.LightningModule):
         return q
 
     def training_step(self, batch: PairBatch, batch_idx: int) -> Tensor:
-        """Return the mean loss of a batch."""
+        """Return the loss of a batch, scaled so that every pair of a step weighs the same."""
         with memory_advice():
             output = self._step(batch)
-        refuse_bad_losses(output.pair_losses.losses, batch.names, agree=self._agree)
-        loss = output.pair_losses.losses.sum() / batch.mean_over
+        losses = output.pair_losses.losses
+        with unsaved(self._trainer):
+            refuse_bad_losses(losses, batch.names, agree=self._agree)
         values = {
             "train/accuracy": preference_accuracy(output.pair_losses.margins).mean(),
             "train/margin": output.pair_losses.margins.mean(),
         }
-        self.log("train/loss", loss, prog_bar=True, batch_size=batch.num_pairs)
+        self.log("train/loss", losses.mean(), prog_bar=True, batch_size=batch.num_pairs)
         self.log_dict(values, batch_size=batch.num_pairs)
-        return loss
+        return losses.sum() / batch.mean_over
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
         """Compute gradients; out of memory says what to lower."""
@@ -256,7 +262,8 @@ class StepDPO(pl.LightningModule):
         if self._is_sharded:
             average_gradients(self._trainable().values())
         skips_bad = getattr(self.trainer.precision_plugin, "scaler", None) is not None
-        refuse_bad_gradients(self._trainable(), skips_bad=skips_bad, agree=self._agree)
+        with unsaved(self._trainer):
+            refuse_bad_gradients(self._trainable(), skips_bad=skips_bad, agree=self._agree)
 
     def configure_gradient_clipping(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
         """Clip the gradients, also where only some are of weights in shards."""

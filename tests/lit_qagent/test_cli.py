@@ -83,6 +83,30 @@ def test_what_is_missing_is_one_message_without_traceback(
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "there is no file"),
+        (b"", "is damaged or no .ckpt of training"),
+        (b"no tensors", "is damaged or no .ckpt of training"),
+        (b"PK\x03\x04 cut off", "is damaged or no .ckpt of training"),
+    ],
+)
+def test_a_ckpt_that_is_missing_or_damaged_is_named_with_the_remedy(
+    content: bytes | None, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "broken.ckpt"
+    if content is not None:
+        path.write_bytes(content)
+
+    printed = _fails([*FIT, "--trainer.logger", "false", "--ckpt_path", str(path)], capsys, 1)
+
+    assert printed.startswith("error: ckpt_path: ")
+    assert str(path) in printed
+    assert message in printed
+    assert "leave ckpt_path out to start anew" in printed
+
+
 LONG_FIT = """
 trainer:
   accelerator: cpu

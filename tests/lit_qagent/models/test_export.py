@@ -157,6 +157,19 @@ def test_a_failed_export_leaves_the_old_checkpoint(
     assert [path.name for path in folder.parent.iterdir()] == ["checkpoint"]
 
 
+@pytest.mark.parametrize("name", ["_head.linear.weight", "head.linear.weight"])
+def test_trained_weights_that_belong_nowhere_are_refused(
+    tmp_path: Path, q_model: QModel, name: str
+) -> None:
+    card = describe(q_model, max_length=512, lineage=LINEAGE, metrics={})
+    weights = {**dict(q_model.named_parameters()), name: torch.zeros(1)}
+
+    with pytest.raises(CheckpointError, match=rf"1 of \d+ .* such as '{name}'; nothing was writt"):
+        save_checkpoint(tmp_path / "out", q_model, card, weights)
+
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     "file", ["q_model.yaml", "adapter/adapter_config.json", "adapter/adapter_model.safetensors"]
 )

@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 from tests.pair_folder import make_pairs, write_pairs
 from tests.tiny_model import save_tiny_model
@@ -57,7 +56,7 @@ def run_both(*arguments: object) -> None:
         ),
     ],
 )
-def test_both_processes_stop_and_the_last_checkpoint_is_good(
+def test_both_processes_stop_and_none_saves(
     tmp_path: Path, strategy: str, what: str, bad_rank: int, named: str, other: str
 ) -> None:
     model = save_tiny_model(tmp_path / "tiny-model")
@@ -68,6 +67,4 @@ def test_both_processes_stop_and_the_last_checkpoint_is_good(
     said = [(tmp_path / f"rank{rank}.txt").read_text(encoding="utf-8") for rank in range(2)]
     assert said[1 - bad_rank].startswith(other)
     assert re.match(named, said[bad_rank])
-    saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
-    assert saved["global_step"] == 2
-    assert all(weight.isfinite().all() for weight in saved["state_dict"].values())
+    assert not list(tmp_path.glob("*.ckpt"))

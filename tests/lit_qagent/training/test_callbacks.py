@@ -15,17 +15,21 @@ from safetensors.torch import load_file
 from lit_qagent.core.errors import ConfigError
 from lit_qagent.data.datamodule import PreferenceDataModule
 from lit_qagent.models.export import load_q_model, read_checkpoint
+from lit_qagent.models.q_heads import BothQHeads, ImplicitQHead, QHead, ScalarQHead
 from lit_qagent.models.specs import LoraSpec
 from lit_qagent.training.callbacks import ExportCheckpoint, SaveConfig, WriteMetrics
 from lit_qagent.training.module import StepDPO
 from tests.tiny_q_model import tiny_spec
 
+HEADS = [ImplicitQHead(), ScalarQHead(), BothQHeads()]
 
-def make_module(model: Path) -> StepDPO:
+
+def make_module(model: Path, head: QHead = ImplicitQHead()) -> StepDPO:  # noqa: B008 (copied)
     pl.seed_everything(7, verbose=False)
     return StepDPO(
         tiny_spec(model),
         LoraSpec(rank=2),
+        head,
         optimizer=lambda parameters: torch.optim.AdamW(parameters, lr=5e-3),
     )
 
@@ -48,6 +52,17 @@ def adapter_weights(module: torch.nn.Module) -> list[torch.Tensor]:
     return [p.detach() for name, p in module.named_parameters() if "lora_" in name]
 
 
+def plain_name(name: str) -> str:
+    """The name in the Q-model, where the module may have another for a part."""
+    return name.removeprefix("q_model.").removeprefix("_")
+
+
+def learnt_weights(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Adapter and head, by their names in the Q-model."""
+    named = {plain_name(name): p.detach() for name, p in module.named_parameters()}
+    return {n: p for n, p in named.items() if "lora_" in n or n.startswith("head.")}
+
+
 def test_the_last_weights_are_exported_where_nothing_is_monitored(
     model: Path, pairs: Path, tmp_path: Path
 ) -> None:
@@ -65,22 +80,24 @@ def test_the_last_weights_are_exported_where_nothing_is_monitored(
 def test_weights_can_be_exported_in_half_the_bytes(
     model: Path, pairs: Path, tmp_path: Path
 ) -> None:
-    module = make_module(model)
+    module = make_module(model, ScalarQHead())
 
     fit(module, pairs, ExportCheckpoint(tmp_path / "out", dtype="bfloat16"))
 
-    saved = load_file(tmp_path / "out" / "adapter" / "adapter_model.safetensors")
-    assert {weight.dtype for weight in saved.values()} == {torch.bfloat16}
-    exported = adapter_weights(load_q_model(tmp_path / "out", tiny_spec(model)))
-    assert {weight.dtype for weight in exported} == {torch.float32}
-    for found, trained in zip(exported, adapter_weights(module), strict=True):
-        assert torch.equal(found, trained.bfloat16().float())
+    for file in ("adapter/adapter_model.safetensors", "q_head.safetensors"):
+        saved = load_file(tmp_path / "out" / file)
+        assert {weight.dtype for weight in saved.values()} == {torch.bfloat16}
+    exported = learnt_weights(load_q_model(tmp_path / "out", tiny_spec(model)))
+    assert {weight.dtype for weight in exported.values()} == {torch.float32}
+    for name, trained in learnt_weights(module).items():
+        assert torch.equal(exported[name], trained.bfloat16().float())
 
 
+@pytest.mark.parametrize("head", HEADS, ids=lambda head: head.kind)
 def test_the_best_weights_are_exported_with_their_metrics_and_the_module_keeps_its_last(
-    model: Path, pairs: Path, tmp_path: Path
+    model: Path, pairs: Path, tmp_path: Path, head: QHead
 ) -> None:
-    module = make_module(model)
+    module = make_module(model, head)
     # The worst training loss is that of the first step, when nothing was learnt.
     best = ModelCheckpoint(
         tmp_path, "best", monitor="train/loss", mode="max", every_n_train_steps=1
@@ -89,9 +106,14 @@ def test_the_best_weights_are_exported_with_their_metrics_and_the_module_keeps_i
     fit(module, pairs, best, ExportCheckpoint(tmp_path / "out"))
 
     saved = torch.load(best.best_model_path, weights_only=True)
-    exported = adapter_weights(load_q_model(tmp_path / "out", tiny_spec(model)))
-    assert all(map(torch.equal, exported, saved["state_dict"].values()))
-    assert not all(map(torch.equal, exported, adapter_weights(module)))
+    exported = load_q_model(tmp_path / "out", tiny_spec(model))
+    found, last = learnt_weights(exported), learnt_weights(module)
+    expected = {plain_name(name): weight for name, weight in saved["state_dict"].items()}
+    assert found.keys() == last.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    for part in {name.split(".")[0] for name in expected}:
+        names = [name for name in expected if name.startswith(part)]
+        assert not all(torch.equal(found[name], last[name]) for name in names)
     assert read_checkpoint(tmp_path / "out").metrics == saved["metrics"]
 
 

@@ -30,6 +30,7 @@ def fit(
     folder: Path,
     *callbacks: pl.Callback,
     plugins: list[Precision] | None = None,
+    ckpt_path: Path | None = None,
 ) -> StepDPO:
     module = StepDPO(
         tiny_spec(model),
@@ -45,7 +46,8 @@ def fit(
         callbacks=[ModelCheckpoint(folder, "last", save_on_exception=True), *callbacks],
         plugins=plugins,  # type: ignore[arg-type] # a list is invariant
     )
-    trainer.fit(module, PreferenceDataModule(pairs, batch_size=4))
+    data = PreferenceDataModule(pairs, batch_size=4)
+    trainer.fit(module, data, ckpt_path=ckpt_path, weights_only=True)
     return module
 
 
@@ -76,15 +78,37 @@ class Poison(pl.Callback):
         ("gradient", r"the gradients of 1 weights are not finite, such as 'q_model"),
     ],
 )
-def test_numbers_that_are_none_stop_training_and_the_last_checkpoint_is_good(
+def test_numbers_that_are_none_stop_training_and_nothing_is_saved(
     model: Path, pairs: Path, tmp_path: Path, what: str, message: str
 ) -> None:
-    with pytest.raises(TrainingFailure, match=message):
+    with pytest.raises(TrainingFailure, match=f"{message}.*go on from the last checkpoint: none"):
         fit(model, pairs, tmp_path, Poison(what))
 
-    saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
-    assert saved["global_step"] == 2
-    assert all(weight.isfinite().all() for weight in saved["state_dict"].values())
+    assert not list(tmp_path.glob("*.ckpt"))
+
+
+class BreakWeights(pl.Callback):
+    """Makes the last but one step of training far too large; its gradients are finite."""
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: PairBatch, batch_idx: int
+    ) -> None:
+        if trainer.global_step == trainer.estimated_stepping_batches - 2:
+            trainer.optimizers[0].param_groups[0]["lr"] = 1e18
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
+def test_a_step_that_breaks_the_weights_is_not_saved_and_training_goes_on_before_it(
+    model: Path, pairs: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(TrainingFailure, match="the loss of 4 of 4 pairs is not finite"):
+        fit(model, pairs, tmp_path, BreakWeights())
+    last = tmp_path / "last.ckpt"
+    saved = torch.load(last, weights_only=True)
+    resumed = fit(model, pairs, tmp_path, ckpt_path=last)
+
+    assert all(weight.abs().max() < 10 for weight in saved["state_dict"].values())
+    assert all(weight.abs().max() < 10 for weight in resumed.parameters())
 
 
 def test_finite_losses_pass() -> None:

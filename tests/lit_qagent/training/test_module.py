@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
 from lit_qagent.core.errors import CheckpointError, ConfigError
-from lit_qagent.data.batch import collate_sequences
+from lit_qagent.data.batch import PairBatch, collate_sequences
 from lit_qagent.data.datamodule import PreferenceDataModule
 from lit_qagent.data.rendering import TokenSequence
 from lit_qagent.models.export import describe, load_q_model, save_checkpoint
@@ -162,6 +162,33 @@ def test_a_resumed_run_equals_one_that_was_never_interrupted(
     for key, state in moments[0].items():
         assert torch.equal(moments[1][key]["exp_avg"], state["exp_avg"])
     assert second.callback_metrics["val/loss"] == first.callback_metrics["val/loss"]
+
+
+def test_the_logged_loss_is_the_mean_of_a_batch_whatever_the_others_of_its_step_hold(
+    model: Path, pairs: Path
+) -> None:
+    logged: list[float] = []
+    sizes: list[int] = []
+
+    class Watch(pl.Callback):
+        def on_train_batch_end(
+            self,
+            trainer: pl.Trainer,
+            pl_module: pl.LightningModule,
+            outputs: object,
+            batch: PairBatch,
+            batch_idx: int,
+        ) -> None:
+            logged.append(float(trainer.callback_metrics["train/loss"]))
+            sizes.append(batch.num_pairs)
+
+    trainer = make_trainer(Watch(), enable_checkpointing=False, accumulate_grad_batches=4)
+    still = make_module(model, optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.0))
+    trainer.fit(still, make_data(pairs))
+
+    # The fresh adapter changes nothing: the loss of every pair is log 2.
+    assert sizes == [4, 4, 4, 4, 2] * 2
+    assert logged == pytest.approx([0.693147] * 10, abs=1e-5)
 
 
 class Interrupt(pl.Callback):
