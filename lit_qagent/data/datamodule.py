@@ -242,7 +242,7 @@ class PreferenceDataModule(pl.LightningDataModule):
             accumulate=trainer.accumulate_grad_batches,
             rank=trainer.global_rank,
             world_size=trainer.world_size,
-            num_trained=partial(num_trained_batches, trainer),
+            num_trained=partial(_next_batch, trainer),
         )
 
     def val_dataloader(self) -> HeldOutLoader | list[Any]:
@@ -400,6 +400,12 @@ def num_trained_batches(trainer: pl.Trainer) -> int:
     if done >= (known or trainer.num_training_batches):
         return done
     return done - done % int(trainer.accumulate_grad_batches)
+
+
+def _next_batch(trainer: pl.Trainer) -> int:
+    """Return which batch of pairs in memory comes next; an epoch may end early by its limit."""
+    done = num_trained_batches(trainer)
+    return 0 if done >= trainer.num_training_batches else done
 
 
 def _collate(pairs: list[PairTokens], plan: BatchPlan, indices: list[int]) -> PairBatch:

@@ -140,13 +140,20 @@ def test_the_learning_rate_rises_then_stays(model: Path, pairs: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
-@pytest.mark.parametrize("step", [3, 5, 7], ids=["mid-epoch", "epoch-end", "second-epoch"])
+@pytest.mark.parametrize(
+    ("step", "limit"),
+    [(3, 5), (5, 5), (7, 5), (3, 3)],
+    ids=["mid-epoch", "epoch-end", "second-epoch", "end-of-a-limited-epoch"],
+)
 def test_a_resumed_run_equals_one_that_was_never_interrupted(
-    model: Path, pairs: Path, tmp_path: Path, step: int
+    model: Path, pairs: Path, tmp_path: Path, step: int, limit: int
 ) -> None:
     uninterrupted, resumed = make_module(model), make_module(model)
     first, second = (
-        make_trainer(ModelCheckpoint(tmp_path, "{step}", save_top_k=-1, every_n_train_steps=1))
+        make_trainer(
+            ModelCheckpoint(tmp_path, "{step}", save_top_k=-1, every_n_train_steps=1),
+            limit_train_batches=limit,
+        )
         for _ in range(2)
     )
 
@@ -155,7 +162,7 @@ def test_a_resumed_run_equals_one_that_was_never_interrupted(
         resumed, make_data(pairs), ckpt_path=tmp_path / f"step={step}.ckpt", weights_only=True
     )
 
-    assert first.global_step == second.global_step == 10
+    assert first.global_step == second.global_step == 2 * limit
     expected, found = trained(uninterrupted), trained(resumed)
     assert all(torch.equal(found[name], expected[name]) for name in expected)
     moments = [trainer.optimizers[0].state_dict()["state"] for trainer in (first, second)]
