@@ -59,7 +59,8 @@ def test_a_round_keeps_what_the_loop_does_not_decide(tmp_path: Path) -> None:
     kept = [one["class_path"].rpartition(".")[2] for one in before["trainer"]["callbacks"]]
     assert list(callbacks) == kept
     assert callbacks["ModelCheckpoint"]["init_args"]["dirpath"] == str(plan.folder / "fit")
-    assert callbacks["ExportCheckpoint"]["init_args"] == {"folder": str(plan.checkpoint)}
+    export = {"folder": str(plan.checkpoint), "dtype": "bfloat16"}
+    assert callbacks["ExportCheckpoint"]["init_args"] == export
     data = made["predict"]["data"]["init_args"]
     assert data["tasks"] == {"num_tasks": 20, "split": "valid", "first_task": 0, "seeds": [0]}
     assert made["predict"]["model"]["backbone"] == before["model"]["backbone"]
