@@ -41,14 +41,31 @@ size: 8x10 inch, 12x16 inch, 16x24 inch"""
 
 
 @pytest.mark.parametrize("world", ["webshop", "cookingworld"])
-def test_a_checkpoint_is_small_and_what_its_config_plays_with(world: str) -> None:
-    folder = ROOT / "checkpoints" / world
+def test_a_config_plays_with_its_checkpoint(world: str) -> None:
     config = yaml.safe_load((ROOT / "configs" / f"predict_{world}.yaml").read_text("utf-8"))
-
-    card = read_checkpoint(folder)
+    card = read_checkpoint(ROOT / "checkpoints" / world)
 
     assert config["model"]["checkpoint"] == f"checkpoints/{world}"
     assert Path(card.backbone.name).name == config["model"]["backbone"]["name"]
+
+
+def test_the_shop_is_the_one_that_the_quickstart_plays_in() -> None:
+    config = yaml.safe_load((ROOT / "configs" / "predict_quickstart.yaml").read_text("utf-8"))
+    environment = read_checkpoint(ROOT / "checkpoints" / "shop").lineage["environment"]
+
+    options = config["data"]["init_args"]["environment"]["init_args"]
+    assert environment["splits"] == options["splits"]
+    assert environment["catalog"].items() >= options["catalog"].items()
+    assert environment["pages"].items() >= options["pages"].items()
+    assert environment["max_steps"] == options["max_steps"]
+
+
+@pytest.mark.parametrize("world", ["shop", "webshop", "cookingworld"])
+def test_a_checkpoint_is_small_and_says_what_it_was_trained_on(world: str) -> None:
+    folder = ROOT / "checkpoints" / world
+
+    card = read_checkpoint(folder)
+
     assert card.lineage["task_ids"]
     assert card.lineage[BASE_KEY] in (folder / "README.md").read_text("utf-8")
     files = [file for file in folder.rglob("*") if file.is_file()]
@@ -57,7 +74,7 @@ def test_a_checkpoint_is_small_and_what_its_config_plays_with(world: str) -> Non
 
 @pytest.mark.integration
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("world", ["webshop", "cookingworld"])
+@pytest.mark.parametrize("world", ["shop", "webshop", "cookingworld"])
 def test_a_checkpoint_knows_its_base_model_in_any_type(
     world: str, dtype: Literal["float32", "bfloat16"]
 ) -> None:
