@@ -1,7 +1,7 @@
 """Preference pairs for training: split by task, rendered and tokenised once."""
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -9,22 +9,18 @@ from typing import Any, Literal, Protocol
 
 import lightning.pytorch as pl
 
-from lit_qagent.core.errors import ConfigError, DataError
-from lit_qagent.core.pairs import PairCard, PreferencePair
+from lit_qagent.core.errors import ConfigError
+from lit_qagent.core.pairs import PairCard
 from lit_qagent.data.batch import PairBatch, PairTokens, Sharing, collate_pairs
-from lit_qagent.data.held_out import (
-    TaskKey,
-    check_names,
-    read_held_out,
-    render_held_out,
-    task_key,
-)
+from lit_qagent.data.held_out import check_names, read_held_out, render_held_out
 from lit_qagent.data.loader import HeldOutLoader, PairLoader
 from lit_qagent.data.planning import BatchPlan, Limits, group_pairs, report_unshared
-from lit_qagent.data.rendered import TooLong, render_pairs, report_lengths
+from lit_qagent.data.progress import next_batch, num_trained_batches
+from lit_qagent.data.rendered import TooLong
 from lit_qagent.data.rendering import SequenceRenderer
-from lit_qagent.data.sources import PairSource, mixed, read_sources, scan_sources
-from lit_qagent.data.splitting import check_fractions, split_tasks
+from lit_qagent.data.sources import PairSource
+from lit_qagent.data.split_pairs import PairReader, SplitPairs
+from lit_qagent.data.splitting import check_fractions
 from lit_qagent.data.stream_loader import StreamLoader
 from lit_qagent.data.streaming import StreamSpec
 
@@ -103,15 +99,19 @@ class PreferenceDataModule(pl.LightningDataModule):
         check_fractions(valid_fraction, test_fraction)
         if batch_size < 1:
             raise ConfigError(f"data.batch_size must be >= 1, got {batch_size}")
-        self._sources = [PairSource(path=pairs)] if isinstance(pairs, Path | str) else pairs
-        self._batch_size = batch_size
-        self._fractions = {"valid": valid_fraction, "test": test_fraction}
         if max_tokens is not None and max_tokens < 2:
             raise ConfigError(f"data.max_tokens must be >= 2 or null, got {max_tokens}")
+        self._fractions = {"valid": valid_fraction, "test": test_fraction}
+        self._reader = PairReader(
+            sources=[PairSource(path=pairs)] if isinstance(pairs, Path | str) else pairs,
+            fractions=self._fractions,
+            too_long=too_long,
+            seed=seed,
+        )
+        self._batch_size = batch_size
         self._sharing: Sharing = sharing
         self._order: Order = order
         self._max_tokens = max_tokens
-        self._too_long: TooLong = too_long
         self._seed = seed
         self._also = dict(also or {})
         self.streaming = streaming
@@ -211,13 +211,14 @@ class PreferenceDataModule(pl.LightningDataModule):
         """
         if self._card is not None:
             return
-        card, trained = self._open_stream() if self.streaming else self._read()
+        renderer = self._module().renderer
+        found = self._reader.scan(renderer) if self.streaming else self._reader.read(renderer)
+        self._stream = self._stream_spec(found) if self.streaming else None
+        self._splits = found.splits
         for name, path in self._also.items():
-            other = read_held_out(name, path, trained, self._seed)
-            self._splits[name] = render_held_out(
-                name, other, self._module().renderer, self._too_long
-            )
-        self._card = card
+            other = read_held_out(name, path, found.trained, self._seed)
+            self._splits[name] = render_held_out(name, other, renderer, self._reader.too_long)
+        self._card = found.card
 
     def train_dataloader(self) -> PairLoader | StreamLoader:
         """Return shuffled batches, another order in each epoch."""
@@ -242,7 +243,7 @@ class PreferenceDataModule(pl.LightningDataModule):
             accumulate=trainer.accumulate_grad_batches,
             rank=trainer.global_rank,
             world_size=trainer.world_size,
-            num_trained=partial(_next_batch, trainer),
+            num_trained=partial(next_batch, trainer),
         )
 
     def val_dataloader(self) -> HeldOutLoader | list[Any]:
@@ -266,70 +267,18 @@ class PreferenceDataModule(pl.LightningDataModule):
         loaders = [self._in_order(name) for name in (*names, *self._also)]
         return loaders[0] if len(loaders) == 1 else loaders
 
-    def _read(self) -> tuple[PairCard, set[TaskKey]]:
-        """Keep all pairs; returns their card and the tasks that are trained on."""
-        found = read_sources(self._sources, self._seed)
-        split_of = self._split({pair.task_id for pair in found.pairs})
-        self._splits = self._render(found.pairs, split_of)
-        self._check_splits(self._splits)
-        trained = (pair for pair in found.pairs if split_of[pair.task_id] == "train")
-        return found.card, {task_key(pair) for pair in trained}
-
-    def _open_stream(self) -> tuple[PairCard, set[TaskKey]]:
-        """Read all pairs twice: for the tasks to split, then for the splits that are kept."""
-        scan = scan_sources(self._sources, self._seed)
-        split_of = self._split(scan.task_ids)
-        train = frozenset(task for task, split in split_of.items() if split == "train")
-        trained: set[TaskKey] = set()
-
-        def kept() -> Iterator[PreferencePair]:
-            for pair in mixed(self._sources, scan.sizes, self._seed):
-                if pair.task_id not in train:
-                    yield pair
-                else:
-                    trained.add(task_key(pair))
-
-        self._splits = self._render(kept(), split_of)
-        self._check_splits({**self._splits, "train": train})
-        self._stream = StreamSpec(
-            sources=self._sources,
-            sizes=scan.sizes,
-            tasks=train,
+    def _stream_spec(self, found: SplitPairs) -> StreamSpec:
+        return StreamSpec(
+            sources=self._reader.sources,
+            sizes=found.sizes,
+            tasks=found.train_tasks,
             limits=Limits(self._sharing, self._batch_size, self._max_tokens),
             window=self._window,
             keeps_trajectories=self._order == "trajectories",
-            too_long=self._too_long,
+            too_long=self._reader.too_long,
             seed=self._seed,
             num_workers=self._num_workers,
         )
-        return scan.card, trained
-
-    def _split(self, task_ids: set[str]) -> dict[str, str]:
-        return split_tasks(task_ids, seed=self._seed, **self._fractions)
-
-    def _render(
-        self, pairs: Iterable[PreferencePair], split_of: Mapping[str, str]
-    ) -> dict[str, list[PairTokens]]:
-        renderer = self._module().renderer
-        splits: dict[str, list[PairTokens]] = {"train": [], "valid": [], "test": []}
-        for pair, tokens in render_pairs(
-            pairs, renderer, name="data.pairs", too_long=self._too_long
-        ):
-            splits[split_of[pair.task_id]].append(tokens)
-        report_lengths(splits, renderer)
-        return splits
-
-    def _check_splits(self, splits: Mapping[str, Sized]) -> None:
-        """Refuse splits that training or validation would find empty."""
-        wanted = ["train", *(name for name, fraction in self._fractions.items() if fraction)]
-        empty = [name for name in wanted if not len(splits[name])]
-        if empty:
-            renderer = self._module().renderer
-            raise DataError(
-                f"no pairs are left for {' and '.join(empty)} ({renderer.counts.too_long} pairs "
-                f"were longer than {renderer.max_length} tokens); collect more tasks, raise "
-                "model.max_length or set the fraction of that split to 0"
-            )
 
     def _in_order(self, name: str) -> HeldOutLoader:
         """Return the batches of this process; those of all measure each pair once."""
@@ -387,25 +336,6 @@ class PreferenceDataModule(pl.LightningDataModule):
         if self._card is None:
             raise ConfigError("PreferenceDataModule has no pairs yet; call setup first")
         return self._card
-
-
-def num_trained_batches(trainer: pl.Trainer) -> int:
-    """Return how many batches of the epoch are in the weights, not only in hand.
-
-    An optimizer step that was interrupted counts with none of its batches.
-    """
-    done: int = trainer.fit_loop.epoch_loop.batch_progress.current.processed  # type: ignore[attr-defined]
-    loader = trainer.train_dataloader
-    known = loader.num_batches if isinstance(loader, StreamLoader) else None
-    if done >= (known or trainer.num_training_batches):
-        return done
-    return done - done % int(trainer.accumulate_grad_batches)
-
-
-def _next_batch(trainer: pl.Trainer) -> int:
-    """Return which batch of pairs in memory comes next; an epoch may end early by its limit."""
-    done = num_trained_batches(trainer)
-    return 0 if done >= trainer.num_training_batches else done
 
 
 def _collate(pairs: list[PairTokens], plan: BatchPlan, indices: list[int]) -> PairBatch:

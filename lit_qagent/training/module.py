@@ -1,11 +1,9 @@
 """StepDPO: connects Q-model, loss and metrics to the Lightning trainer."""
 
 import copy
-from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
-import lightning.pytorch as pl
 import torch
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.trainer.states import TrainerFn
@@ -38,14 +36,10 @@ from lit_qagent.training.checks import (
     report_shortened,
     report_untrained,
 )
-from lit_qagent.training.guards import (
-    memory_advice,
-    refuse_bad_gradients,
-    refuse_bad_losses,
-    unsaved,
-)
+from lit_qagent.training.guarded import GuardedModule
+from lit_qagent.training.guards import memory_advice, refuse_bad_losses, unsaved
 from lit_qagent.training.lineage import identify, merge_lineage
-from lit_qagent.training.losses import LossSpec, PairLosses, pair_losses, regression_losses
+from lit_qagent.training.losses import LossSpec
 from lit_qagent.training.metrics import PreferenceMetrics, preference_accuracy
 from lit_qagent.training.pair_table import details
 from lit_qagent.training.reference import fill_reference
@@ -53,20 +47,14 @@ from lit_qagent.training.resume import rewind_to_last_step
 from lit_qagent.training.saved import plain_arguments
 from lit_qagent.training.schedule import with_warmup
 from lit_qagent.training.shard import EpisodeShard
-from lit_qagent.training.sharding import average_gradients, clip_gradients, shard_backbone
+from lit_qagent.training.sharding import shard_backbone
+from lit_qagent.training.step import compute_step
 
 _DEFAULT_MAX_LENGTH = 2048
 _DEFAULT_HEAD = ImplicitQHead(beta=0.1)  # as below, where `--print_config` has to read it
 
 
-class StepOutput(NamedTuple):
-    """What one batch gives: Q of the S = 2P actions, losses and margins of the P pairs."""
-
-    q: Tensor
-    pair_losses: PairLosses
-
-
-class StepDPO(pl.LightningModule):
+class StepDPO(GuardedModule):
     """Trains a Q-model on step-level preference pairs, and lends it to agents at ``predict``.
 
     Args:
@@ -127,7 +115,6 @@ class StepDPO(pl.LightningModule):
         self._warmup_fraction = warmup_fraction
         self._checkpoint = checkpoint
         self._scorer_cache_gb = scorer_cache_gb
-        self._is_sharded = False
         self._renderer: SequenceRenderer | None = None
         self._scorer: QScorer | None = None
         self.save_hyperparameters(
@@ -161,7 +148,6 @@ class StepDPO(pl.LightningModule):
             )
             report_other_head(used=self.q_model.head, given=self._head, default=_DEFAULT_HEAD)
         report_rounding(self.q_model, self._reference)
-        self._is_sharded = self.device_mesh is not None
         if self.device_mesh is not None:
             shard_backbone(self.q_model.backbone, self.device_mesh)
             self.strict_loading = False  # a `.ckpt` has the trained weights only
@@ -240,7 +226,7 @@ class StepDPO(pl.LightningModule):
     def training_step(self, batch: PairBatch, batch_idx: int) -> Tensor:
         """Return the loss of a batch, scaled so that every pair of a step weighs the same."""
         with memory_advice():
-            output = self._step(batch)
+            output = compute_step(self._model(), batch, self._loss)
         losses = output.pair_losses.losses
         with unsaved(self._trainer):
             refuse_bad_losses(losses, batch.names, agree=self._agree)
@@ -251,32 +237,6 @@ class StepDPO(pl.LightningModule):
         self.log("train/loss", losses.mean(), prog_bar=True, batch_size=batch.num_pairs)
         self.log_dict(values, batch_size=batch.num_pairs)
         return losses.sum() / batch.mean_over
-
-    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
-        """Compute gradients; out of memory says what to lower."""
-        with memory_advice():
-            super().backward(loss, *args, **kwargs)
-
-    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Stop before a gradient that is no number gets into the weights."""
-        if self._is_sharded:
-            average_gradients(self._trainable().values())
-        skips_bad = getattr(self.trainer.precision_plugin, "scaler", None) is not None
-        with unsaved(self._trainer):
-            refuse_bad_gradients(self._trainable(), skips_bad=skips_bad, agree=self._agree)
-
-    def configure_gradient_clipping(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
-        """Clip the gradients, also where only some are of weights in shards."""
-        if not self._is_sharded:
-            super().configure_gradient_clipping(*args, **kwargs)
-        elif most := kwargs["gradient_clip_val"]:
-            by_value = kwargs["gradient_clip_algorithm"] == "value"
-            clip_gradients(self._trainable().values(), most, by_value=by_value)
-
-    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
-        """Change the weights; out of memory says what to lower."""
-        with memory_advice("step"):
-            super().optimizer_step(*args, **kwargs)
 
     def validation_step(self, batch: PairBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Measure a batch of validation pairs, or of a further held-out set."""
@@ -300,7 +260,7 @@ class StepDPO(pl.LightningModule):
 
     def predict_step(self, batch: EpisodeShard, batch_idx: int) -> Any:  # noqa: ANN401
         """Play a shard of held-out tasks; returns what the shard returns."""
-        identity = identify(self._trainable(), self._backbone, self._model().head, self.max_length)
+        identity = identify(self.trainable(), self._backbone, self._model().head, self.max_length)
         scorer = self.scorer()
         try:
             return batch.play(scorer, self.lineage | identity)
@@ -314,10 +274,7 @@ class StepDPO(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep trainable weights only; add lineage and the metrics of the moment."""
-        trainable = self._trainable()
-        state = checkpoint["state_dict"]
-        # In shards only the first process is given the whole weights.
-        checkpoint["state_dict"] = {name: state[name] for name in trainable if name in state}
+        super().on_save_checkpoint(checkpoint)
         checkpoint["lineage"] = self.lineage
         rewind_to_last_step(checkpoint, self.trainer)
         metrics = self.trainer.callback_metrics
@@ -335,37 +292,8 @@ class StepDPO(pl.LightningModule):
             check_base(self._model().backbone, checkpoint.get("lineage", {}))
         # DeepSpeed and FSDP2 have loaded the weights themselves, and give only the rest.
         if "state_dict" in checkpoint:
-            check_weights(checkpoint["state_dict"], self._trainable())
+            check_weights(checkpoint["state_dict"], self.trainable())
         self.lineage = merge_lineage(self.lineage, checkpoint.get("lineage", {}))
-
-    def load_state_dict(
-        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
-    ) -> Any:  # noqa: ANN401 (torch's pair of key lists)
-        """Load trainable weights; frozen ones are those of the base model and need not be there.
-
-        Raises:
-            RuntimeError: Strict, and a trainable weight is missing or a weight is unexpected.
-        """
-        keys = super().load_state_dict(state_dict, strict=False, assign=assign)
-        missing = [name for name in keys.missing_keys if name in self._trainable()]
-        keys.missing_keys[:] = missing
-        if strict and (missing or keys.unexpected_keys):
-            raise RuntimeError(f"weights missing: {missing}, unexpected: {keys.unexpected_keys}")
-        return keys
-
-    def _step(self, batch: PairBatch) -> StepOutput:
-        model = self._model()
-        evidence = model.evidence(batch.tokens, batch.reference_log_probs)
-        found = model.head.trained(evidence)
-        parts = [pair_losses(self._loss, q, batch.q_hat, beta=h.beta) for h, q in found.items()]
-        losses = torch.stack([part.losses for part in parts]).sum(dim=0)
-        for head, q in found.items():
-            if head.regression:
-                losses = losses + head.regression * regression_losses(q, batch.q_hat, batch.visits)
-        # The first is the one that agents use.
-        return StepOutput(
-            q=next(iter(found.values())), pair_losses=PairLosses(losses, parts[0].margins)
-        )
 
     def _held_out(self, stage: str) -> list[str]:
         """Return the prefixes of what is measured, in the order of the loaders."""
@@ -382,7 +310,7 @@ class StepDPO(pl.LightningModule):
 
     def _measure(self, batch: PairBatch, prefix: str) -> None:
         with memory_advice("held_out"):
-            output = self._step(batch)
+            output = compute_step(self._model(), batch, self._loss)
         metrics = self._metrics_of(prefix)
         metrics.update(batch, output.q, output.pair_losses)
         self.log_dict(
@@ -405,14 +333,6 @@ class StepDPO(pl.LightningModule):
         if self.q_model is None:
             raise ConfigError("StepDPO has no weights yet; call configure_model first")
         return self.q_model
-
-    def _trainable(self) -> dict[str, Tensor]:
-        return {name: p for name, p in self.named_parameters() if p.requires_grad}
-
-    @property
-    def _agree(self) -> Callable[[bool], bool]:
-        """Tells whether a thing is so in all processes; a step without a trainer has one."""
-        return bool if self._trainer is None else self._trainer.strategy.reduce_boolean_decision
 
     @property
     def _holds_original(self) -> bool:

@@ -4,7 +4,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 
-from lit_qagent.data.datamodule import num_trained_batches
+from lit_qagent.data.progress import num_trained_batches
 from lit_qagent.data.stream_loader import StreamLoader
 
 

@@ -312,7 +312,7 @@ def test_parts_are_named_in_yaml() -> None:
         )
     ).data
 
-    assert found._sources == [PairSource(path=Path("a/b"), split="train_prefs")]
+    assert found._reader.sources == [PairSource(path=Path("a/b"), split="train_prefs")]
     assert found._also["held"] == PairSource(path=Path("a/b"), split="test_prefs")
     assert str(found._also["plain"]) == "runs/pairs"
 
