@@ -28,6 +28,10 @@ def rewind_to_last_step(checkpoint: dict[str, Any], trainer: pl.Trainer) -> None
             saved["current"]["completed"] = -1
             loops["state_dict"]["combined_loader"] = [loader.start_of_next_epoch()]
         return
+    if isinstance(loader, StreamLoader) and done >= trainer.num_training_batches:
+        # limit_train_batches ended this epoch, which Lightning sees itself; the stream does not.
+        loops["state_dict"]["combined_loader"] = [loader.start_of_next_epoch()]
+        return
     if not lost:
         return
     trained = {part: saved[part]["completed"] - lost for part in ("current", "total")}

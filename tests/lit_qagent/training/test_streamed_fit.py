@@ -87,19 +87,49 @@ def test_a_resumed_run_equals_one_that_was_never_interrupted(
 
 @pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
 @pytest.mark.parametrize("validates", [False, True])
-@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize(
+    ("accumulate", "limit", "num_steps"), [(1, 1.0, 15), (2, 1.0, 9), (1, 3, 9), (2, 3, 6)]
+)
 def test_a_run_resumes_at_the_end_of_an_epoch(
-    model: Path, pairs: Path, tmp_path: Path, accumulate: int, validates: bool
+    model: Path,
+    pairs: Path,
+    tmp_path: Path,
+    accumulate: int,
+    limit: float,
+    num_steps: int,
+    validates: bool,
 ) -> None:
     uninterrupted, resumed = make_module(model), make_module(model)
     first, second = (ModelCheckpoint(tmp_path, "{epoch}", save_top_k=-1) for _ in range(2))
     options: dict[str, Any] = {"accumulate_grad_batches": accumulate, "max_epochs": 3}
-    options |= {"limit_val_batches": 1.0 if validates else 0}
+    options |= {"limit_val_batches": 1.0 if validates else 0, "limit_train_batches": limit}
 
     expected = fit(uninterrupted, pairs, first, **options)
     found = fit(resumed, pairs, second, resume=tmp_path / "epoch=0.ckpt", **options)
 
-    assert expected.global_step == found.global_step == (15 if accumulate == 1 else 9)
+    assert expected.global_step == found.global_step == num_steps
+    wanted = weights_of(uninterrupted)
+    assert all(torch.equal(weight, wanted[name]) for name, weight in weights_of(resumed).items())
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
+@pytest.mark.parametrize(
+    ("step", "accumulate"), [(2, 1), (3, 1), (4, 1), (6, 1), (1, 2), (2, 2), (3, 2)]
+)
+def test_a_run_resumes_in_epochs_that_a_limit_ends(
+    model: Path, pairs: Path, tmp_path: Path, step: int, accumulate: int
+) -> None:
+    uninterrupted, resumed = make_module(model), make_module(model)
+    first, second = (
+        ModelCheckpoint(tmp_path, "{step}", save_top_k=-1, every_n_train_steps=1) for _ in range(2)
+    )
+    options: dict[str, Any] = {"limit_train_batches": 3, "max_epochs": 3}
+    options |= {"accumulate_grad_batches": accumulate}
+
+    expected = fit(uninterrupted, pairs, first, **options)
+    found = fit(resumed, pairs, second, resume=tmp_path / f"step={step}.ckpt", **options)
+
+    assert expected.global_step == found.global_step == (9 if accumulate == 1 else 6)
     wanted = weights_of(uninterrupted)
     assert all(torch.equal(weight, wanted[name]) for name, weight in weights_of(resumed).items())
 
