@@ -15,6 +15,7 @@ from lit_qagent.models.q_heads import QHead
 from lit_qagent.models.q_model import QModel
 from lit_qagent.models.specs import BackboneSpec
 from lit_qagent.policies.chat import ChatRenderer
+from lit_qagent.training.lineage import splits_of
 
 _log = logging.getLogger(__name__)
 
@@ -132,14 +133,18 @@ def report_other_split(now: Mapping[str, Any], trained: Mapping[str, Any]) -> No
         now: Lineage of the pairs that are measured.
         trained: That of the model.
     """
-    keys = ("split_seed", "split_fractions")
-    known = all(key in trained for key in keys) and now["pairs_hash"] == trained["pairs_hash"]
-    differing = [key for key in keys if known and now[key] != trained[key]]
+    same = [split for split in splits_of(trained) if split["pairs_hash"] == now["pairs_hash"]]
+    differing = {
+        f"{key} {split[key]} then, {now[key]} now"
+        for split in same
+        for key in split
+        if split[key] != now[key]
+    }
     if differing:
         _log.warning(
             "held-out pairs may have been trained on: of the same pairs others were held out in "
             "training (%s); give data.seed and the fractions as in training",
-            "; ".join(f"{key} {trained[key]} then, {now[key]} now" for key in differing),
+            "; ".join(sorted(differing)),
         )
 
 

@@ -11,12 +11,14 @@ from lit_qagent.models.q_heads import QHead
 from lit_qagent.models.specs import BackboneSpec
 from lit_qagent.training.sharding import whole
 
+_SPLIT = ("pairs_hash", "split_seed", "split_fractions")
+
 
 def merge_lineage(current: Mapping[str, Any], earlier: Mapping[str, Any]) -> dict[str, Any]:
     """Add an earlier training to the lineage of a model that goes on from it.
 
     The tasks of both may not be evaluated on; where the pairs differ, the hashes of the earlier
-    ones are kept under ``earlier_pairs``.
+    ones are kept under ``earlier_pairs``, and how they were split under ``earlier_splits``.
 
     Examples:
         >>> merge_lineage(
@@ -32,7 +34,15 @@ def merge_lineage(current: Mapping[str, Any], earlier: Mapping[str, Any]) -> dic
     different = [value for value in hashes if value and value != current.get("pairs_hash")]
     if different:
         merged["earlier_pairs"] = different
+    if splits := [split for split in splits_of(earlier) if split not in splits_of(current)]:
+        merged["earlier_splits"] = [*current.get("earlier_splits", []), *splits]
     return merged
+
+
+def splits_of(lineage: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return how the pairs of each training were split, the last training's first."""
+    last = {key: lineage[key] for key in _SPLIT if key in lineage}
+    return [*([last] if len(last) == len(_SPLIT) else []), *lineage.get("earlier_splits", [])]
 
 
 def identify(

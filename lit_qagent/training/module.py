@@ -168,7 +168,11 @@ class StepDPO(GuardedModule):
             self.lineage = merge_lineage(now, self.lineage)
 
     def on_fit_start(self) -> None:
-        """Note the base model; compute or read the reference's log-probabilities, once for all."""
+        """Note the base model; compute or read the reference's log-probabilities, once for all.
+
+        Says so if an earlier training held out other pairs.
+        """
+        self._compare_split()
         data = getattr(self.trainer, "datamodule", None)
         model = self._model()
         if base := fingerprint(model.backbone):
@@ -187,8 +191,9 @@ class StepDPO(GuardedModule):
                 )
 
     def on_validation_start(self) -> None:
-        """Say so if the held-out pairs are not those of training."""
-        self._compare_split()
+        """Say so if the held-out pairs are not those of training; `fit` does so at its start."""
+        if self.trainer.state.fn == TrainerFn.VALIDATING:
+            self._compare_split()
 
     def on_test_start(self) -> None:
         """Say so if the held-out pairs are not those of training."""

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from lit_qagent.training.lineage import hash_weights, merge_lineage
+from lit_qagent.training.lineage import hash_weights, merge_lineage, splits_of
 
 FIRST: dict[str, Any] = {"pairs_hash": "a", "task_ids": ["1"], "seed": 3}
 
@@ -23,6 +23,18 @@ def test_tasks_of_every_training_add_up() -> None:
 
 def test_resuming_on_the_same_pairs_changes_nothing() -> None:
     assert merge_lineage(FIRST, FIRST) == FIRST
+
+
+def test_how_pairs_were_split_is_kept_where_it_changes() -> None:
+    first = {**FIRST, "split_seed": 0, "split_fractions": {"valid": 0.1}}
+    second = {**first, "split_seed": 1}
+
+    merged = merge_lineage(second, first)
+    again = merge_lineage(merged, merged)
+
+    assert again == merged
+    assert [split["split_seed"] for split in splits_of(merged)] == [1, 0]
+    assert merge_lineage(first, first) == first
 
 
 def test_an_empty_side_leaves_the_other() -> None:

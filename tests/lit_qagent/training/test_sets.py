@@ -11,6 +11,7 @@ from lightning.pytorch.loggers import MLFlowLogger
 from lit_qagent.core.errors import ConfigError, DataError, OverlapError
 from lit_qagent.data.datamodule import PreferenceDataModule
 from lit_qagent.models.specs import LoraSpec
+from lit_qagent.training.callbacks import ExportCheckpoint
 from lit_qagent.training.module import StepDPO
 from lit_qagent.training.monitors import LogReliability
 from lit_qagent.training.sets import CompareSets, as_markdown, side_by_side
@@ -44,11 +45,12 @@ def make_trainer(*callbacks: pl.Callback, logger: MLFlowLogger | bool = False) -
     )
 
 
-def make_module(model: Path) -> StepDPO:
+def make_module(model: Path, checkpoint: Path | None = None) -> StepDPO:
     pl.seed_everything(7, verbose=False)
     return StepDPO(
         tiny_spec(model),
         LoraSpec(rank=2),
+        checkpoint=checkpoint,
         optimizer=lambda parameters: torch.optim.AdamW(parameters, lr=5e-3),
     )
 
@@ -163,3 +165,20 @@ def test_other_held_out_pairs_than_those_of_training_are_said(
     assert "held-out pairs may have been trained on" in caplog.text
     assert "split_seed 0 then, 1 now" in caplog.text
     assert "'test': 0.1} then, {'valid': 0.1, 'test': 0.3} now" in caplog.text
+
+
+def test_pairs_that_an_earlier_training_used_are_no_held_out_pairs(
+    model: Path, pairs: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = make_module(model)
+    make_trainer(ExportCheckpoint(tmp_path / "a")).fit(first, PreferenceDataModule(pairs))
+    assert "may have been trained on" not in caplog.text
+
+    second = make_module(model, checkpoint=tmp_path / "a")
+    make_trainer(ExportCheckpoint(tmp_path / "b")).fit(second, PreferenceDataModule(pairs, seed=1))
+    assert caplog.text.count("split_seed 0 then, 1 now") == 1
+
+    caplog.clear()
+    third = make_module(model, checkpoint=tmp_path / "b")
+    make_trainer().validate(third, PreferenceDataModule(pairs, seed=1), verbose=False)
+    assert "split_seed 0 then, 1 now" in caplog.text
