@@ -1,4 +1,4 @@
-"""A policy and a scorer for ToyWorld, and played episodes made by hand."""
+"""A policy and a scorer for ToyWorld, agents, and played episodes made by hand."""
 
 import asyncio
 import random
@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lit_qagent.agents.guided import GuidedAgent
 from lit_qagent.agents.prompts import PromptSpec
 from lit_qagent.agents.selection import FirstSelector, QSelector, RandomSelector
 from lit_qagent.core.errors import PolicyFailure
@@ -93,6 +94,18 @@ def make_evaluation(output: Path, **changes: Any) -> Evaluation:  # noqa: ANN401
         **changes,
     }
     return Evaluation(tasks=HeldOutSpec(**tasks), play=PlaySpec(**play), **parts)
+
+
+def make_agent(policy: Policy, **changes: Any) -> GuidedAgent:  # noqa: ANN401
+    """Return an agent that plays the one action its policy proposes."""
+    parts: dict[str, Any] = {
+        "selector": FirstSelector(),
+        "num_candidates": 1,
+        "sampling": Sampling(),
+        "prompt": PromptSpec(think=False, num_examples=0),
+        **changes,
+    }
+    return GuidedAgent(policy=policy, **parts)
 
 
 def make_episode(agent: str, task_id: str, seed: int = 0, **changes: Any) -> PlayedEpisode:  # noqa: ANN401

@@ -12,7 +12,7 @@ from data_collection.spec import SearchSpec
 from lit_qagent.agents.episode import Episode, EpisodeCut
 from lit_qagent.agents.guided import GuidedAgent
 from lit_qagent.agents.prompts import PromptSpec
-from lit_qagent.agents.selection import FirstSelector, Scorer
+from lit_qagent.agents.selection import FirstSelector
 from lit_qagent.core.errors import ConfigError, EnvironmentFailure, PolicyFailure
 from lit_qagent.core.records import (
     Constraint,
@@ -32,7 +32,7 @@ from lit_qagent.evaluation.shard import EpisodeShard
 from lit_qagent.evaluation.specs import AgentSpec
 from lit_qagent.policies.base import Policy
 from tests.data_collection.parts import LetterWorld, PlannedPolicy, SeededPolicy
-from tests.toy_players import WordPolicy, WordScorer, make_evaluation
+from tests.toy_players import WordPolicy, WordScorer, make_agent, make_evaluation
 
 LETTERS = ["a", "b", "c"]
 REWARDS = {"aa": 0.2, "ab": 0.4, "ca": 1.0, "cb": 0.1}
@@ -40,17 +40,6 @@ REWARDS = {"aa": 0.2, "ab": 0.4, "ca": 1.0, "cb": 0.1}
 
 def search(**options: Any) -> SearchTrials:  # noqa: ANN401
     return SearchTrials(SearchSpec(**{"num_candidates": 4, **options}))
-
-
-def agent(policy: Policy, scorer: Scorer | None = None) -> GuidedAgent:
-    return GuidedAgent(
-        policy=policy,
-        selector=FirstSelector(),
-        num_candidates=1,
-        sampling=Sampling(),
-        prompt=PromptSpec(think=False, num_examples=0),
-        scorer=scorer,
-    )
 
 
 def play(trials: SearchTrials, world: LetterWorld, player: GuidedAgent, seed: int = 0) -> Episode:
@@ -73,7 +62,7 @@ def test_the_best_episode_that_the_search_saw_is_played_once_and_its_cost_is_cou
     world = LetterWorld(rewards=REWARDS, max_steps=2)
     policy = SeededPolicy(actions=LETTERS)
 
-    episode = play(search(num_iterations=12, stop_at_success=False), world, agent(policy))
+    episode = play(search(num_iterations=12, stop_at_success=False), world, make_agent(policy))
 
     assert [step.action for step in episode.trajectory.steps] == ["c", "a"]
     assert episode.trajectory.success
@@ -94,7 +83,7 @@ def test_a_search_that_may_stop_at_a_success_costs_less() -> None:
         play(
             search(num_iterations=20, stop_at_success=stops),
             world,
-            agent(SeededPolicy(actions=LETTERS)),
+            make_agent(SeededPolicy(actions=LETTERS)),
         )
         for stops in (True, False)
     )
@@ -105,7 +94,7 @@ def test_a_search_that_may_stop_at_a_success_costs_less() -> None:
 def test_a_search_without_the_reward_follows_its_values_and_not_the_reward() -> None:
     world = LetterWorld(rewards=REWARDS, max_steps=2)
     trials = search(variant="q_only", num_iterations=12, eta=0.1)
-    player = agent(SeededPolicy(actions=LETTERS), LetterScorer("ab"))
+    player = make_agent(SeededPolicy(actions=LETTERS), scorer=LetterScorer("ab"))
 
     episode = play(trials, world, player)
 
@@ -116,7 +105,7 @@ def test_a_search_without_the_reward_follows_its_values_and_not_the_reward() -> 
 
 def test_what_the_search_left_open_is_played_by_the_agent_itself() -> None:
     world = LetterWorld(rewards={"abab": 1.0}, max_steps=4)
-    player = agent(SeededPolicy(actions=["a", "b"]), LetterScorer("abab"))
+    player = make_agent(SeededPolicy(actions=["a", "b"]), scorer=LetterScorer("abab"))
 
     episode = play(search(variant="q_only", num_iterations=1), world, player)
 
@@ -130,13 +119,8 @@ def test_scores_of_the_policy_itself_need_no_reward_and_no_q_model() -> None:
     world = ToyWorld(depth=2, num_actions=3, splits=SplitSizes(train=2, valid=2, test=2))
     trials = search(variant="score_only", num_iterations=4)
     task = world.tasks("test")[0]
-    player = GuidedAgent(
-        policy=_Judge(),
-        selector=FirstSelector(),
-        num_candidates=1,
-        sampling=Sampling(),
-        prompt=PromptSpec(think=False, num_examples=0, constrain=True),
-    )
+    prompt = PromptSpec(think=False, num_examples=0, constrain=True)
+    player = make_agent(_Judge(), prompt=prompt)
 
     episode = asyncio.run(trials.play(player, world, task, seed=0))
 
@@ -178,7 +162,11 @@ def test_a_policy_that_fails_cuts_the_episode_with_what_it_has_cost() -> None:
 
     world = LetterWorld(rewards=REWARDS, max_steps=2)
     with pytest.raises(EpisodeCut) as cut:
-        play(search(num_iterations=12, stop_at_success=False), world, agent(Dying(actions=LETTERS)))
+        play(
+            search(num_iterations=12, stop_at_success=False),
+            world,
+            make_agent(Dying(actions=LETTERS)),
+        )
     assert isinstance(cut.value.__cause__, PolicyFailure)
     assert cut.value.episode.trajectory.steps == ()
     assert cut.value.episode.usage.requests == 3
@@ -188,7 +176,7 @@ def test_a_policy_that_fails_cuts_the_episode_with_what_it_has_cost() -> None:
 def plan(world: LetterWorld, policy: Policy, **options: Any) -> Episode:  # noqa: ANN401
     """Play as `play` does; of an episode that is cut, return what was played."""
     try:
-        return play(search(num_candidates=2, **options), world, agent(policy))
+        return play(search(num_candidates=2, **options), world, make_agent(policy))
     except EpisodeCut as cut:
         return cut.episode
 
@@ -257,7 +245,7 @@ def test_an_episode_costs_what_the_policy_was_paid(leaves: int) -> None:
     policy = SeededPolicy(actions=LETTERS)
     world = LetterWorld(rewards={"abc": 1.0, "bca": 0.5}, max_steps=5)
 
-    episode = play(search(num_iterations=24, leaves_in_flight=leaves), world, agent(policy))
+    episode = play(search(num_iterations=24, leaves_in_flight=leaves), world, make_agent(policy))
 
     assert episode.usage == policy.usage
 

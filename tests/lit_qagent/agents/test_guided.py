@@ -14,6 +14,7 @@ from lit_qagent.agents.selection import (
     OracleSelector,
     QSelector,
     RandomSelector,
+    Scorer,
     Selector,
 )
 from lit_qagent.core.errors import ConfigError, ContextOverflow
@@ -30,7 +31,7 @@ from lit_qagent.core.records import (
 from lit_qagent.environments.toy import ToyWorld
 from lit_qagent.policies.base import Policy
 from lit_qagent.policies.scripted import ScriptedPolicy
-from tests.toy_players import WordPolicy, WordScorer
+from tests.toy_players import WordPolicy, WordScorer, make_agent
 
 
 class CountingWorld(ToyWorld):
@@ -72,11 +73,10 @@ def _message(text: str) -> Message:
 
 
 def _agent(num_candidates: int) -> GuidedAgent:
-    return GuidedAgent(
-        policy=ScriptedPolicy(mode="uniform"),
+    return make_agent(
+        ScriptedPolicy(mode="uniform"),
         selector=RandomSelector(),
         num_candidates=num_candidates,
-        sampling=Sampling(),
         prompt=PromptSpec(think=False, num_examples=0, constrain=True),
     )
 
@@ -133,14 +133,14 @@ class TossScorer:
         return [0.0] * len(candidates)
 
 
-def _word_agent(selector: Selector, num_candidates: int, **parts: Any) -> GuidedAgent:  # noqa: ANN401
-    return GuidedAgent(
-        policy=parts.get("policy") or WordPolicy(),
-        selector=selector,
-        num_candidates=num_candidates,
-        sampling=Sampling(),
-        prompt=PromptSpec(think=False, num_examples=0),
-        scorer=parts.get("scorer"),
+def _word_agent(
+    selector: Selector,
+    num_candidates: int,
+    policy: Policy | None = None,
+    scorer: Scorer | None = None,
+) -> GuidedAgent:
+    return make_agent(
+        policy or WordPolicy(), selector=selector, num_candidates=num_candidates, scorer=scorer
     )
 
 
@@ -262,10 +262,4 @@ def test_notes_reach_the_policy_and_not_the_scorer() -> None:
 
 def test_no_candidate_is_refused() -> None:
     with pytest.raises(ConfigError, match="num_candidates must be >= 1 for FirstSelector, got 0"):
-        GuidedAgent(
-            policy=ScriptedPolicy(mode="uniform"),
-            selector=FirstSelector(),
-            num_candidates=0,
-            sampling=Sampling(),
-            prompt=PromptSpec(),
-        )
+        make_agent(WordPolicy(), num_candidates=0)

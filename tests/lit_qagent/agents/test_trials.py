@@ -5,9 +5,6 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from lit_qagent.agents.episode import Episode, EpisodeCut, play_episode
-from lit_qagent.agents.guided import GuidedAgent
-from lit_qagent.agents.prompts import PromptSpec
-from lit_qagent.agents.selection import FirstSelector
 from lit_qagent.agents.trials import BestOfTrials, Reflexion, SingleTrial, Trials
 from lit_qagent.core.errors import ConfigError, PolicyFailure
 from lit_qagent.core.records import Constraint, Message, Proposal, Sampling, Step, Task
@@ -15,7 +12,7 @@ from lit_qagent.core.seeds import derive_seed
 from lit_qagent.environments.toy import ToyWorld
 from lit_qagent.policies.base import Policy
 from lit_qagent.policies.scripted import ScriptedPolicy
-from tests.toy_players import WordPolicy
+from tests.toy_players import WordPolicy, make_agent
 
 
 class CountingWorld(ToyWorld):
@@ -53,23 +50,13 @@ class Learner:
         return f"pick[{self.wanted[steps] if knows else wrong}]"
 
 
-def _agent(policy: Policy) -> GuidedAgent:
-    return GuidedAgent(
-        policy=policy,
-        selector=FirstSelector(),
-        num_candidates=1,
-        sampling=Sampling(),
-        prompt=PromptSpec(think=False, num_examples=0),
-    )
-
-
 def _play(trials: Trials, policy: Policy, world: ToyWorld, seed: int = 0) -> Episode:
-    return asyncio.run(trials.play(_agent(policy), world, world.tasks("test")[0], seed=seed))
+    return asyncio.run(trials.play(make_agent(policy), world, world.tasks("test")[0], seed=seed))
 
 
 def test_a_single_trial_is_the_episode_itself() -> None:
     world = ToyWorld()
-    agent = _agent(WordPolicy())
+    agent = make_agent(WordPolicy())
     episode = asyncio.run(play_episode(agent, world, world.tasks("test")[0], seed=4))
 
     assert _play(SingleTrial(), WordPolicy(), world, seed=4) == episode
@@ -81,7 +68,8 @@ def test_the_best_of_five_is_the_best_and_bears_the_cost_of_all() -> None:
     task = world.tasks("test")[0]
     seeds = [0, *(derive_seed(0, "trial", number) for number in range(1, 5))]
     alone = [
-        asyncio.run(play_episode(_agent(WordPolicy()), world, task, seed=seed)) for seed in seeds
+        asyncio.run(play_episode(make_agent(WordPolicy()), world, task, seed=seed))
+        for seed in seeds
     ]
     rewards = [episode.trajectory.reward for episode in alone]
     assert len(set(rewards)) > 1

@@ -3,7 +3,6 @@ from pathlib import Path
 
 import pytest
 
-from lit_qagent.core import manifest
 from lit_qagent.core.errors import ConfigError, StoreError
 from lit_qagent.environments.toy import ToyWorld
 from lit_qagent.evaluation.comparison import (
@@ -14,8 +13,8 @@ from lit_qagent.evaluation.comparison import (
     pair_agents,
     read_run,
 )
-from lit_qagent.evaluation.episodes import EpisodeLog
 from lit_qagent.policies.scripted import ScriptedPolicy
+from tests.lit_qagent.evaluation.results import write_results
 from tests.toy_players import make_episode, make_evaluation, with_rewards
 
 Rewards = Mapping[str, Mapping[str, Sequence[float]]]
@@ -26,13 +25,12 @@ BETTER = {"plain": {"a": [1.0, 1.0], "b": [0.5, 0.5]}, "q_guided": {"a": [1.0], 
 
 def make_run(folder: Path, rewards: Rewards, **changes: object) -> Run:
     """Write a results folder by hand and read it."""
-    settings = make_evaluation(folder, **changes).settings({})
-    manifest.claim(folder / "manifest.json", settings, "Results folder")
-    with EpisodeLog(folder / "trajectories.jsonl") as log:
-        for agent, some in rewards.items():
-            for episode in with_rewards(agent, some, metrics={"em": 1.0}):
-                log.append(episode)
-    return read_run(folder)
+    episodes = [
+        episode
+        for agent, some in rewards.items()
+        for episode in with_rewards(agent, some, metrics={"em": 1.0})
+    ]
+    return read_run(write_results(make_evaluation(folder, **changes), episodes))
 
 
 def test_run_b_minus_run_a_by_hand(tmp_path: Path) -> None:
