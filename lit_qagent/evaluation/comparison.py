@@ -87,7 +87,8 @@ def compare_runs(a: Run, b: Run, pairs: Sequence[tuple[str, str]]) -> dict[str, 
     metrics = metric_names([*a.episodes, *b.episodes])
     names = {f"{second} - {first}": (first, second) for first, second in pairs}
     found = {
-        name: compare(b.of(second), a.of(first), metrics) for name, (first, second) in names.items()
+        name: compare(b.of(second), a.of(first), metrics, num_tests=len(names))
+        for name, (first, second) in names.items()
     }
     rows = difference_rows(found)
     seeds = [run.settings["tasks"]["seeds"] for run in (a, b)]

@@ -217,9 +217,10 @@ def _differences(
     treatment, controls = settings["treatment"], settings["controls"]
     cost = {name: cost_per_episode(some, settings.get("prices")) for name, some in by_agent.items()}
     variants = nearest_in_cost(treatment, controls, settings["agents"], cost)
+    others = list(dict.fromkeys([*controls, *variants]))
     found = {
-        name: compare(by_agent[treatment], by_agent[name], metrics)
-        for name in dict.fromkeys([*controls, *variants])
+        name: compare(by_agent[treatment], by_agent[name], metrics, num_tests=len(others))
+        for name in others
     }
     ratios = {name: cost_ratio(cost[treatment], cost[name]) for name in found}
     rows = {

@@ -69,17 +69,23 @@ def holm(p_values: Mapping[str, float | None]) -> dict[str, float | None]:
     return corrected
 
 
-def minimum_detectable_difference(differences: ArrayLike) -> float | None:
+def minimum_detectable_difference(differences: ArrayLike, *, num_tests: int = 1) -> float | None:
     """Return the smallest true difference that this many tasks would show four times out of five.
 
     ``(z(1 - alpha / 2) + z(power)) * s / sqrt(n)`` with the standard deviation s of the differences
-    at hand, alpha 0.05 two-sided and power 0.8; None with fewer than two tasks, or if the
-    differences do not vary: a spread of zero does not mean that any difference would be shown.
+    at hand, alpha 0.05 / ``num_tests`` two-sided and power 0.8. None with fewer than two tasks, or
+    if the differences do not vary: a spread of zero does not mean that any difference would be
+    shown.
+
+    Args:
+        differences: One per task.
+        num_tests: How many tests `holm` corrects together. Each is taken to have the smallest p of
+            them, so with several this is an upper bound.
     """
     values = np.asarray(differences, dtype=np.float64)
     num_tasks = len(values)
     if num_tasks < 2 or np.allclose(values, values[0], rtol=0.0, atol=_SAME_WITHIN):
         return None
     normal = NormalDist()
-    quantiles = normal.inv_cdf(1 - ALPHA / 2) + normal.inv_cdf(POWER)
+    quantiles = normal.inv_cdf(1 - ALPHA / num_tests / 2) + normal.inv_cdf(POWER)
     return quantiles * float(values.std(ddof=1)) / math.sqrt(num_tasks)

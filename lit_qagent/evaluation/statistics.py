@@ -159,6 +159,7 @@ def compare(
     control: Sequence[PlayedEpisode],
     metrics: Collection[str],
     *,
+    num_tests: int = 1,
     seed: int = 0,
 ) -> Difference:
     """Return treatment minus control by paired bootstrap and permutation over tasks.
@@ -170,6 +171,7 @@ def compare(
         treatment: Episodes of one agent.
         control: Episodes of the other.
         metrics: The world's scores, see `quantities`.
+        num_tests: How many comparisons this is one of.
         seed: Seed of the resampling.
     """
     ours, theirs = _finished(treatment), _finished(control)
@@ -184,7 +186,10 @@ def compare(
         excluded_episodes=len(ours) + len(theirs) - 2 * len(shared),
         estimates=bootstrap_means(table, seed=seed),
         p_values=permutation_p_values(table, seed=seed),
-        detectable={name: minimum_detectable_difference(row) for name, row in table.items()},
+        detectable={
+            name: minimum_detectable_difference(row, num_tests=num_tests)
+            for name, row in table.items()
+        },
     )
 
 

@@ -46,8 +46,8 @@ def test_report_json_holds_tests_costs_and_ends(tmp_path: Path) -> None:
     difference = report["differences"]["q_guided - plain"]
     assert (difference["p_value"], difference["p_holm"]) == (0.5, 1.0)
     assert difference["tests"]["reward"]["p_value"] == 0.5
-    # 2.8016 standard errors; those are .25 / sqrt(2) / sqrt(2).
-    assert difference["detectable"] == pytest.approx(2.8016 * 0.125, abs=1e-4)
+    # z(1 - .05 / 2 / 2) + z(.8) standard errors, of two tests; those are .25 / sqrt(2) / sqrt(2).
+    assert difference["detectable"] == pytest.approx(3.0830 * 0.125, abs=1e-4)
     assert (difference["cost_ratio"], difference["cost_matched"]) == (0.0, False)
     plain = report["agents"]["plain"]
     assert (plain["cost"]["requests"], plain["cost"]["prompt_tokens"]) == (1.0, 40.0)
@@ -115,7 +115,7 @@ def test_markdown_has_the_tables_and_the_honest_header(tmp_path: Path) -> None:
 
     text = (tmp_path / "report.md").read_text()
     assert "| plain | 1 | 0.125 [0.000, 0.250] |" in text
-    row = "+0.625 [+0.500, +0.750] | no difference shown | 1.000 | 0.500 | 0.350"
+    row = "+0.625 [+0.500, +0.750] | no difference shown | 1.000 | 0.500 | 0.385"
     assert f"| q_guided - plain | {row} |" in text
     assert "leaves out zero and that the corrected p is at most 0.05" in text
     assert "free text, without thoughts" in text

@@ -82,6 +82,8 @@ def test_the_detectable_difference_is_found_with_the_power_it_promises() -> None
     expected = (norm.ppf(0.975) + norm.ppf(0.8)) * math.sqrt(1 / 3) / 2
 
     assert minimum_detectable_difference(differences) == pytest.approx(expected)
+    strict = (norm.ppf(1 - 0.05 / 5 / 2) + norm.ppf(0.8)) * math.sqrt(1 / 3) / 2
+    assert minimum_detectable_difference(differences, num_tests=5) == pytest.approx(strict)
     # Power of the normal test at that difference, standard error 1.
     assert norm.sf(1.959964 - (norm.ppf(0.975) + norm.ppf(0.8))) == pytest.approx(0.8, abs=1e-4)
 
