@@ -32,7 +32,8 @@ warnings.filterwarnings("ignore", message="LightningCLI's args parameter is inte
 # Raised inside Lightning, at its own use of torch.
 warnings.filterwarnings("ignore", message=".isinstance.treespec, LeafSpec.. is deprecated")
 
-_KEYWORDS = ("last", "best", "hpc", "registry")  # of Lightning, which looks for the file itself
+# Of Lightning, which looks for the file itself; a registry's has a name and version behind it.
+_KEYWORDS = ("last", "best", "hpc", "registry")
 
 
 class QAgentParser(Suggestions, LightningArgumentParser):
@@ -51,7 +52,7 @@ class QAgentCLI(LightningCLI):
         """Say where a checkpoint was trained with other settings, instead of taking them over."""
         subcommand = self.config.get("subcommand")
         path = self.config[subcommand].get("ckpt_path") if subcommand else None
-        if not path or str(path) in _KEYWORDS or Path(path).is_dir() or "://" in str(path):
+        if not path or _is_found_by_lightning(str(path)):
             return
         saved = _read_ckpt(Path(path))
         now = self.config[subcommand]["model"]
@@ -66,6 +67,10 @@ class QAgentCLI(LightningCLI):
                 f"checkpoint {path} was trained with other settings; those given now are used: "
                 f"{differing}"
             )
+
+
+def _is_found_by_lightning(path: str) -> bool:
+    return path.split(":")[0] in _KEYWORDS or "://" in path or Path(path).is_dir()
 
 
 def _read_ckpt(path: Path) -> dict[str, Any]:

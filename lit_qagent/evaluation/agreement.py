@@ -15,12 +15,12 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lit_qagent.agents.prompts import PromptSpec, differing_forms
 from lit_qagent.agents.selection import Scorer, finite_scores
 from lit_qagent.core import manifest
-from lit_qagent.core.errors import ConfigError, OverlapError
+from lit_qagent.core.errors import ConfigError, ContextOverflow, OverlapError
 from lit_qagent.core.pairs import PreferencePair
 from lit_qagent.core.records import History
 from lit_qagent.evaluation.lineage import differing_settings
@@ -161,14 +161,27 @@ def _sets(pairs: Sequence[PreferencePair]) -> list[SiblingSet]:
     return list(sets.values())
 
 
-async def measure_agreement(sets: Sequence[SiblingSet], scorer: Scorer) -> list[dict[str, Any]]:
-    """Return one row per depth.
+class Agreement(NamedTuple):
+    """How far Q ranks siblings as a search did.
+
+    Attributes:
+        by_depth: One row per depth, see `measure_agreement`.
+        too_long: Sets left out, as they are longer than the Q-model's context.
+    """
+
+    by_depth: list[dict[str, Any]]
+    too_long: int = 0
+
+
+async def measure_agreement(sets: Sequence[SiblingSet], scorer: Scorer) -> Agreement:
+    """Compare the order of siblings by Q with that by a search.
 
     Returns:
-        ``depth``; ``sets`` of siblings with different ``Q_hat``; ``actions`` in them; ``tau``,
-        the mean of Kendall's tau over the sets; ``best_picked``, the share of sets in which the
-        action of highest Q is one of highest ``Q_hat``. Where several actions have the highest Q,
-        a set counts by the share of them that are of highest ``Q_hat``, as if one were drawn.
+        A row per depth: ``depth``; ``sets`` of siblings with different ``Q_hat``; ``actions`` in
+        them; ``tau``, the mean of Kendall's tau over the sets; ``best_picked``, the share of sets
+        in which the action of highest Q is one of highest ``Q_hat``. Where several actions have
+        the highest Q, a set counts by the share of them that are of highest ``Q_hat``, as if one
+        were drawn.
 
     Raises:
         ModelError: A value of the scorer is not finite.
@@ -176,22 +189,30 @@ async def measure_agreement(sets: Sequence[SiblingSet], scorer: Scorer) -> list[
     from lit_qagent.training.pair_table import rank_agreement
 
     by_depth: defaultdict[int, list[tuple[int, float, float]]] = defaultdict(list)
+    too_long = 0
     for one in sets:
-        q = await finite_scores(scorer, one.history, list(one.values))
+        try:
+            q = await finite_scores(scorer, one.history, list(one.values))
+        except ContextOverflow:
+            too_long += 1
+            continue
         actions = list(zip(q, one.values.values(), strict=True))
         tau = rank_agreement(actions)
         if tau is not None:
             by_depth[one.history.num_steps].append((len(actions), tau, _best_share(actions)))
-    return [
+    if too_long:
+        _log.warning("%d sets of play.siblings exceed model.max_length and are left out", too_long)
+    rows = [
         {
             "depth": depth,
-            "sets": len(rows),
-            "actions": sum(count for count, _, _ in rows),
-            "tau": sum(tau for _, tau, _ in rows) / len(rows),
-            "best_picked": sum(picked for _, _, picked in rows) / len(rows),
+            "sets": len(found),
+            "actions": sum(count for count, _, _ in found),
+            "tau": sum(tau for _, tau, _ in found) / len(found),
+            "best_picked": sum(picked for _, _, picked in found) / len(found),
         }
-        for depth, rows in sorted(by_depth.items())
+        for depth, found in sorted(by_depth.items())
     ]
+    return Agreement(rows, too_long)
 
 
 def _best_share(actions: Sequence[tuple[float, float]]) -> float:
@@ -202,18 +223,16 @@ def _best_share(actions: Sequence[tuple[float, float]]) -> float:
     return sum(value == best for value in picked) / len(picked)
 
 
-def write_agreement(
-    folder: Path, rows: Sequence[Mapping[str, Any]], identity: Mapping[str, Any]
-) -> None:
-    """Keep the rows in a results folder.
+def write_agreement(folder: Path, agreement: Agreement, identity: Mapping[str, Any]) -> None:
+    """Keep the agreement in a results folder.
 
     Args:
         folder: The results folder.
-        rows: Those of `measure_agreement`.
+        agreement: From `measure_agreement`.
         identity: What they were measured on: ``lineage_hash`` of the Q-model, ``pairs_hash`` and
             ``other_world`` of the siblings.
     """
-    manifest.write_json(folder / AGREEMENT_FILE, {**identity, "by_depth": list(rows)})
+    manifest.write_json(folder / AGREEMENT_FILE, {**identity, **agreement._asdict()})
 
 
 def read_agreement(folder: Path, lineage_hash: str) -> dict[str, Any]:

@@ -142,6 +142,7 @@ def build_report(
         **_regrets(settings, by_agent),
         "agreement_by_depth": agreement["by_depth"],
         "agreement_other_world": agreement.get("other_world", []),
+        "agreement_too_long": agreement.get("too_long", 0),
         "split": settings["tasks"]["split"],
         "seeds": settings["tasks"]["seeds"],
         **{key: settings[key] for key in ("environment", "policy", "prompt", "sampling")},

@@ -12,6 +12,7 @@ from lit_qagent.core import manifest
 from lit_qagent.core.errors import ConfigError
 from lit_qagent.evaluation.agreement import (
     AGREEMENT_FILE,
+    Agreement,
     measure_agreement,
     read_agreement,
     read_siblings,
@@ -115,13 +116,13 @@ class EpisodeShard:
         }
         if identity.items() <= read_agreement(self._folder, lineage_hash).items():
             return
-        rows: list[dict[str, Any]] = []
+        found: list[Agreement] = []
 
         async def measure() -> None:
-            rows.extend(await measure_agreement(siblings.sets, scorer))
+            found.append(await measure_agreement(siblings.sets, scorer))
 
         run_to_end(measure())
-        write_agreement(self._folder, rows, identity)
+        write_agreement(self._folder, found[0], identity)
 
     @property
     def _folder(self) -> Path:

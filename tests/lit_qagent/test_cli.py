@@ -7,11 +7,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from lit_qagent.__main__ import main
+from lit_qagent.core.errors import ConfigError
 from tests.pair_folder import make_pairs, write_pairs
 from tests.tiny_model import save_tiny_model
 
@@ -105,6 +107,20 @@ def test_a_ckpt_that_is_missing_or_damaged_is_named_with_the_remedy(
     assert str(path) in printed
     assert message in printed
     assert "leave ckpt_path out to start anew" in printed
+
+
+def test_a_checkpoint_of_a_registry_is_left_to_lightning(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fit(trainer: Any, *_: object, ckpt_path: str, **__: object) -> None:  # noqa: ANN401
+        raise ConfigError(f"asked for {ckpt_path}")
+
+    monkeypatch.setattr("lightning.pytorch.Trainer.fit", fit)
+    path = "registry:shopping:version:2"
+
+    printed = _fails([*FIT, "--trainer.logger", "false", "--ckpt_path", path], capsys, 1)
+
+    assert printed == f"error: asked for {path}\n"
 
 
 LONG_FIT = """

@@ -20,12 +20,13 @@ from data_collection.spec import SearchSpec
 from data_collection.store import TreeStore
 from lit_qagent.agents.prompts import PromptSpec
 from lit_qagent.agents.selection import Scorer
-from lit_qagent.core.errors import ConfigError, ModelError, OverlapError
+from lit_qagent.core.errors import ConfigError, ContextOverflow, ModelError, OverlapError
 from lit_qagent.core.pairs import PreferencePair
 from lit_qagent.core.records import History, Sampling
 from lit_qagent.environments.toy import ToyWorld
 from lit_qagent.evaluation.agreement import (
     AGREEMENT_FILE,
+    Agreement,
     Siblings,
     SiblingSet,
     measure_agreement,
@@ -33,6 +34,7 @@ from lit_qagent.evaluation.agreement import (
     write_agreement,
 )
 from lit_qagent.evaluation.callbacks import report_metrics
+from lit_qagent.evaluation.lineage import describe_lineage
 from lit_qagent.evaluation.report import write_report
 from lit_qagent.evaluation.shard import EpisodeShard
 from tests.pair_folder import make_pair, write_card
@@ -85,7 +87,8 @@ def test_tau_and_the_best_action_by_depth(tmp_path: Path) -> None:
     sets = read(three_siblings(tmp_path)).sets
     assert [(one.history.num_steps, len(one.values)) for one in sets] == [(0, 3), (1, 2)]
 
-    rows = asyncio.run(measure_agreement(sets, Listed("open[a]", "open[c]", "open[b]")))
+    scorer = Listed("open[a]", "open[c]", "open[b]")
+    rows, too_long = asyncio.run(measure_agreement(sets, scorer))
 
     # At depth 0 one couple of three is the wrong way round, and the best action is second.
     assert rows[0] == {
@@ -96,6 +99,7 @@ def test_tau_and_the_best_action_by_depth(tmp_path: Path) -> None:
         "best_picked": 0.0,
     }
     assert (rows[1]["tau"], rows[1]["best_picked"]) == (1.0, 1.0)
+    assert too_long == 0
 
 
 class Constant:
@@ -113,7 +117,7 @@ def test_actions_of_equal_q_count_by_the_share_of_them_that_are_best() -> None:
     sets = [SiblingSet(history=History(head=()), values=values)]
 
     def best_picked(scorer: Scorer) -> float:
-        [row] = asyncio.run(measure_agreement(sets, scorer))
+        [row] = asyncio.run(measure_agreement(sets, scorer)).by_depth
         return float(row["best_picked"])
 
     # Knowing nothing picks one of four, two of which are best.
@@ -283,6 +287,28 @@ def test_it_is_measured_once_for_one_model_and_one_set(
     assert calls.count(3) >= 1
 
 
+class Short(WordScorer):
+    """Has no room for anything after the first step."""
+
+    async def score(self, history: History, candidates: Sequence[str]) -> list[float]:
+        if history.num_steps:
+            raise ContextOverflow("too long")
+        return await super().score(history, candidates)
+
+
+def test_sets_that_the_q_model_cannot_read_are_left_out_and_counted(tmp_path: Path) -> None:
+    siblings = three_siblings(tmp_path / "siblings")
+    sets = read(siblings).sets
+    found = asyncio.run(measure_agreement(sets, Short()))
+    assert ([row["depth"] for row in found.by_depth], found.too_long) == ([0], 1)
+
+    EpisodeShard(make_evaluation(tmp_path / "out")).play(WordScorer(), {})
+    lineage_hash = describe_lineage({})["lineage_hash"]
+    write_agreement(tmp_path / "out", found, {"lineage_hash": lineage_hash})
+    assert write_report(tmp_path / "out")["agreement_too_long"] == 1
+    assert "1 sets of siblings are longer" in (tmp_path / "out" / "report.md").read_text()
+
+
 def test_without_siblings_the_report_is_silent(tmp_path: Path) -> None:
     EpisodeShard(make_evaluation(tmp_path / "out")).play(WordScorer(), {})
     report = write_report(tmp_path / "out")
@@ -296,7 +322,7 @@ ROW = {"depth": 0, "sets": 1, "actions": 2, "tau": 1.0, "best_picked": 1.0}
 def test_the_agreement_of_another_q_model_is_not_reported(tmp_path: Path) -> None:
     EpisodeShard(make_evaluation(tmp_path)).play(WordScorer(), {"base_model": "new"})
 
-    write_agreement(tmp_path, [ROW], {"lineage_hash": "old", "pairs_hash": "x"})
+    write_agreement(tmp_path, Agreement([ROW]), {"lineage_hash": "old", "pairs_hash": "x"})
 
     assert write_report(tmp_path)["agreement_by_depth"] == []
 
@@ -305,7 +331,7 @@ def test_a_folder_that_is_taken_over_loses_what_was_measured_in_it(tmp_path: Pat
     unplayable = make_evaluation(tmp_path, prompt=PromptSpec(num_examples=9))
     with pytest.raises(ConfigError, match="num_examples is 9"):
         EpisodeShard(unplayable).play(WordScorer(), {})
-    write_agreement(tmp_path, [ROW], {"lineage_hash": "old", "pairs_hash": "x"})
+    write_agreement(tmp_path, Agreement([ROW]), {"lineage_hash": "old", "pairs_hash": "x"})
 
     EpisodeShard(make_evaluation(tmp_path)).play(WordScorer(), {})
 
