@@ -1,19 +1,17 @@
 """Training end to end on the tiny model: what it learns, saves, resumes and refuses."""
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import lightning.pytorch as pl
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
-from torch import Tensor
 
 from lit_qagent.core.errors import CheckpointError, ConfigError
-from lit_qagent.data.batch import PairBatch, collate_sequences
+from lit_qagent.data.batch import collate_sequences
 from lit_qagent.data.datamodule import PreferenceDataModule
 from lit_qagent.data.rendering import TokenSequence
 from lit_qagent.models.export import describe, load_q_model, save_checkpoint
@@ -22,38 +20,12 @@ from lit_qagent.models.specs import BackboneSpec, LoraSpec
 from lit_qagent.training.callbacks import ExportCheckpoint
 from lit_qagent.training.losses import LossSpec
 from lit_qagent.training.module import StepDPO
+from tests.lit_qagent.training.parts import Watch, adamw, make_module, make_trainer, weights_of
 from tests.tiny_q_model import shake_adapter, tiny_spec
-
-
-def adamw(parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(parameters, lr=5e-3)
-
-
-def make_module(model: Path, **changes: object) -> StepDPO:
-    pl.seed_everything(7, verbose=False)
-    settings: dict[str, Any] = {"lora": LoraSpec(rank=2), "optimizer": adamw, **changes}
-    return StepDPO(tiny_spec(model), **settings)
 
 
 def make_data(pairs: Path) -> PreferenceDataModule:
     return PreferenceDataModule(pairs, batch_size=4, valid_fraction=0.1, test_fraction=0.1)
-
-
-def make_trainer(*callbacks: pl.Callback, **changes: object) -> pl.Trainer:
-    settings: dict[str, Any] = {
-        "accelerator": "cpu",
-        "max_epochs": 2,
-        "logger": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-        "enable_checkpointing": bool(callbacks),
-        "callbacks": list(callbacks),
-    }
-    return pl.Trainer(**{**settings, **changes})
-
-
-def trained(module: StepDPO) -> dict[str, Tensor]:
-    return {name: p.detach() for name, p in module.named_parameters() if p.requires_grad}
 
 
 def test_training_learns_which_action_is_better(model: Path, pairs: Path) -> None:
@@ -87,9 +59,7 @@ def test_other_heads_and_losses_learn_too_and_survive_export(
     model: Path, pairs: Path, tmp_path: Path, head: QHead, loss: LossSpec
 ) -> None:
     module = make_module(model, q_head=head, loss=loss)
-    trainer = make_trainer(
-        ExportCheckpoint(tmp_path / "out"), max_epochs=12, enable_checkpointing=False
-    )
+    trainer = make_trainer(ExportCheckpoint(tmp_path / "out"), max_epochs=12)
 
     trainer.fit(module, make_data(pairs))
 
@@ -128,12 +98,11 @@ def test_only_the_adapter_changes(model: Path, pairs: Path) -> None:
 def test_the_learning_rate_rises_then_stays(model: Path, pairs: Path) -> None:
     rates: list[float] = []
 
-    class Watch(pl.Callback):
+    class WatchRate(pl.Callback):
         def on_train_batch_start(self, trainer: pl.Trainer, *_: object) -> None:
             rates.append(trainer.optimizers[0].param_groups[0]["lr"])
 
-    trainer = make_trainer(Watch(), enable_checkpointing=False)
-    trainer.fit(make_module(model, warmup_fraction=0.4), make_data(pairs))
+    make_trainer(WatchRate()).fit(make_module(model, warmup_fraction=0.4), make_data(pairs))
 
     # 9 training tasks of 2 pairs in batches of 4 are 5 steps an epoch; 0.4 of 10 is 4.
     assert rates == pytest.approx([5e-3 * x for x in (0, 0.25, 0.5, 0.75, 1, 1, 1, 1, 1, 1)])
@@ -163,7 +132,7 @@ def test_a_resumed_run_equals_one_that_was_never_interrupted(
     )
 
     assert first.global_step == second.global_step == 2 * limit
-    expected, found = trained(uninterrupted), trained(resumed)
+    expected, found = weights_of(uninterrupted), weights_of(resumed)
     assert all(torch.equal(found[name], expected[name]) for name in expected)
     moments = [trainer.optimizers[0].state_dict()["state"] for trainer in (first, second)]
     for key, state in moments[0].items():
@@ -174,28 +143,14 @@ def test_a_resumed_run_equals_one_that_was_never_interrupted(
 def test_the_logged_loss_is_the_mean_of_a_batch_whatever_the_others_of_its_step_hold(
     model: Path, pairs: Path
 ) -> None:
-    logged: list[float] = []
-    sizes: list[int] = []
-
-    class Watch(pl.Callback):
-        def on_train_batch_end(
-            self,
-            trainer: pl.Trainer,
-            pl_module: pl.LightningModule,
-            outputs: object,
-            batch: PairBatch,
-            batch_idx: int,
-        ) -> None:
-            logged.append(float(trainer.callback_metrics["train/loss"]))
-            sizes.append(batch.num_pairs)
-
-    trainer = make_trainer(Watch(), enable_checkpointing=False, accumulate_grad_batches=4)
+    watch = Watch()
     still = make_module(model, optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.0))
-    trainer.fit(still, make_data(pairs))
+
+    make_trainer(watch, accumulate_grad_batches=4).fit(still, make_data(pairs))
 
     # The fresh adapter changes nothing: the loss of every pair is log 2.
-    assert sizes == [4, 4, 4, 4, 2] * 2
-    assert logged == pytest.approx([0.693147] * 10, abs=1e-5)
+    assert [batch.num_pairs for batch in watch.batches] == [4, 4, 4, 4, 2] * 2
+    assert watch.losses == pytest.approx([0.693147] * 10, abs=1e-5)
 
 
 class Interrupt(pl.Callback):
@@ -238,8 +193,8 @@ def test_a_run_that_broke_inside_a_step_loses_nothing(
     trainer.fit(resumed, make_data(pairs), ckpt_path=tmp_path / "last.ckpt", weights_only=True)
 
     assert trainer.global_step == 2 * -(-5 // accumulate)
-    for name, weight in trained(expected).items():
-        assert torch.equal(trained(resumed)[name], weight)
+    for name, weight in weights_of(expected).items():
+        assert torch.equal(weights_of(resumed)[name], weight)
 
 
 def test_a_ckpt_holds_trained_weights_plain_values_and_lineage(
@@ -250,8 +205,8 @@ def test_a_ckpt_holds_trained_weights_plain_values_and_lineage(
 
     saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
 
-    assert saved["state_dict"].keys() == trained(module).keys()
-    assert len(saved["optimizer_states"][0]["state"]) == len(trained(module)) == 28
+    assert saved["state_dict"].keys() == weights_of(module).keys()
+    assert len(saved["optimizer_states"][0]["state"]) == len(weights_of(module)) == 28
     assert saved["hyper_parameters"]["backbone"]["name"] == str(model)
     assert saved["lineage"]["task_ids"] == sorted(f"task-{task}" for task in range(40))
     assert 0 <= saved["metrics"]["val/accuracy"] <= 1
@@ -267,7 +222,7 @@ def test_a_ckpt_loads_without_arguments(model: Path, pairs: Path, tmp_path: Path
     assert loaded.lineage == module.lineage
     assert loaded.q_model is not None
     assert loaded.q_model.head.settings() == {"beta": 0.7, "reduction": "sum"}
-    expected, found = trained(module), trained(loaded)
+    expected, found = weights_of(module), weights_of(loaded)
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
@@ -284,7 +239,7 @@ def test_a_ckpt_of_another_adapter_is_refused(model: Path, pairs: Path, tmp_path
 def test_missing_weights_are_an_error_frozen_ones_are_not(model: Path) -> None:
     module = make_module(model)
     module.configure_model()
-    weights = trained(module)
+    weights = weights_of(module)
 
     module.load_state_dict(weights)
     name = next(iter(weights))
@@ -309,15 +264,15 @@ def test_training_goes_on_from_a_checkpoint_and_remembers_its_tasks(
     start = make_module(model, q_head=ImplicitQHead(beta=0.5))
     module = make_module(model, checkpoint=export(tmp_path / "start", start))
     module.configure_model()
-    before = {name: weight.clone() for name, weight in trained(module).items()}
+    before = {name: weight.clone() for name, weight in weights_of(module).items()}
 
-    assert all(torch.equal(weight, before[name]) for name, weight in trained(start).items())
+    assert all(torch.equal(weight, before[name]) for name, weight in weights_of(start).items())
     make_trainer(max_epochs=1).fit(module, make_data(pairs))
 
     assert module.max_length == 700
     assert module.q_model is not None
     assert module.q_model.head.settings()["beta"] == 0.5
-    assert any(not torch.equal(weight, before[name]) for name, weight in trained(module).items())
+    assert any(not torch.equal(weight, before[name]) for name, weight in weights_of(module).items())
     assert "old-task" in module.lineage["task_ids"]
     assert "task-0" in module.lineage["task_ids"]
     assert module.lineage["earlier_pairs"] == ["earlier"]

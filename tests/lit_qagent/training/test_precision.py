@@ -8,13 +8,14 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lit_qagent.core.errors import ConfigError
-from lit_qagent.data.batch import PairBatch, collate_sequences
+from lit_qagent.data.batch import Sharing, collate_sequences
 from lit_qagent.data.datamodule import PreferenceDataModule
 from lit_qagent.data.rendering import TokenSequence
 from lit_qagent.models.export import load_q_model
 from lit_qagent.models.specs import LoraSpec
 from lit_qagent.training.callbacks import ExportCheckpoint
 from lit_qagent.training.module import StepDPO
+from tests.lit_qagent.training.parts import Watch, adamw, make_trainer
 from tests.pair_folder import make_pairs, write_pairs
 from tests.tiny_model import save_tiny_model
 from tests.tiny_q_model import tiny_spec
@@ -22,45 +23,13 @@ from tests.tiny_q_model import tiny_spec
 LORA = LoraSpec(rank=2)
 
 
-class Watch(pl.Callback):
-    """Keeps whether the batches shared rows, and their losses."""
-
-    def __init__(self) -> None:
-        self.is_branched: set[bool] = set()
-        self.losses: list[float] = []
-
-    def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: object,
-        batch: PairBatch,
-        batch_idx: int,
-    ) -> None:
-        self.is_branched.add(batch.tokens.is_branched)
-        self.losses.append(float(trainer.callback_metrics["train/loss"]))
-
-
-def fit(folder: Path, dtype: str, precision: str, lora: LoraSpec | None, sharing: str) -> Watch:
+def fit(folder: Path, dtype: str, precision: str, lora: LoraSpec | None, sharing: Sharing) -> Watch:
     pl.seed_everything(7, verbose=False)
     watch = Watch()
-    trainer = pl.Trainer(
-        accelerator="cpu",
-        precision=precision,  # type: ignore[arg-type]
-        max_epochs=2,
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        enable_checkpointing=False,
-        callbacks=[watch],
-    )
-    module = StepDPO(
-        tiny_spec(save_tiny_model(folder / "model"), dtype=dtype),
-        lora,
-        optimizer=lambda parameters: torch.optim.AdamW(parameters, lr=5e-3),
-    )
+    spec = tiny_spec(save_tiny_model(folder / "model"), dtype=dtype)
     pairs = write_pairs(folder / "pairs", make_pairs(7))
-    trainer.fit(module, PreferenceDataModule(pairs, batch_size=4, sharing=sharing))  # type: ignore[arg-type]
+    data = PreferenceDataModule(pairs, batch_size=4, sharing=sharing)
+    make_trainer(watch, precision=precision).fit(StepDPO(spec, lora, optimizer=adamw), data)
     return watch
 
 
@@ -79,7 +48,7 @@ def test_a_fit_shares_rows_in_every_precision(
     shared = fit(tmp_path, dtype, precision, lora, "batch")
     alone = fit(tmp_path, dtype, precision, lora, "none")
 
-    assert (shared.is_branched, alone.is_branched) == ({True}, {False})
+    assert (shared.is_branched(), alone.is_branched()) == ({True}, {False})
     assert shared.losses == pytest.approx(alone.losses, abs=0.15)  # bfloat16 rounds
     assert shared.losses[-1] < 0.95 * shared.losses[0]
 
@@ -99,17 +68,11 @@ def test_a_4_bit_fit_goes_on_from_its_ckpt_and_is_exported(tmp_path: Path) -> No
     data = write_pairs(tmp_path / "pairs", make_pairs(7))
 
     def go_on(max_epochs: int, ckpt_path: Path | None) -> StepDPO:
-        module = StepDPO(spec, LORA, optimizer=lambda p: torch.optim.AdamW(p, lr=5e-3))
-        trainer = pl.Trainer(
-            accelerator="cpu",
+        module = StepDPO(spec, LORA, optimizer=adamw)
+        trainer = make_trainer(
+            ModelCheckpoint(dirpath=tmp_path, filename="last", enable_version_counter=False),
+            ExportCheckpoint(tmp_path / "exported"),
             max_epochs=max_epochs,
-            logger=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            callbacks=[
-                ModelCheckpoint(dirpath=tmp_path, filename="last", enable_version_counter=False),
-                ExportCheckpoint(tmp_path / "exported"),
-            ],
         )
         trainer.fit(module, PreferenceDataModule(data, batch_size=4), ckpt_path=ckpt_path)
         return module
