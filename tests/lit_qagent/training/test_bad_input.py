@@ -2,7 +2,6 @@
 
 import asyncio
 import shutil
-from collections.abc import Iterable
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -11,7 +10,6 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from tokenizers import Tokenizer
 from tokenizers.normalizers import Replace
-from torch import Tensor
 
 from lit_qagent.core.errors import CheckpointError, DataError
 from lit_qagent.data.batch import PairTokens, collate_pairs
@@ -21,10 +19,10 @@ from lit_qagent.data.rendered import render_pair
 from lit_qagent.data.rendering import SequenceRenderer, TokenSequence
 from lit_qagent.data.tokenizers import check_tokenizer
 from lit_qagent.models.checkpoint_scorer import CheckpointScorer
-from lit_qagent.models.specs import LoraSpec
 from lit_qagent.policies.chat import load_renderer
 from lit_qagent.training.callbacks import ExportCheckpoint
 from lit_qagent.training.module import StepDPO
+from tests.lit_qagent.training.parts import make_module, make_trainer
 from tests.pair_folder import make_pair, make_pairs, write_pairs
 from tests.tiny_model import CHAT_TEMPLATE, save_tiny_model
 from tests.tiny_q_model import tiny_spec
@@ -48,26 +46,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Path:
     return folder
 
 
-def make_module(model: Path, **changes: object) -> StepDPO:
-    return StepDPO(tiny_spec(model), LoraSpec(rank=2), optimizer=adamw, **changes)  # type: ignore[arg-type]
-
-
-def adamw(parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(parameters, lr=5e-3)
-
-
 def fit(
     module: StepDPO, folder: Path, callbacks: list[pl.Callback], ckpt: Path | None = None
 ) -> None:
-    trainer = pl.Trainer(
-        accelerator="cpu",
-        max_epochs=1,
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        enable_checkpointing=bool(callbacks),
-        callbacks=callbacks,
-    )
+    trainer = make_trainer(*callbacks, max_epochs=1)
     pairs = write_pairs(folder / "pairs", make_pairs(8))
     trainer.fit(
         module, PreferenceDataModule(pairs, batch_size=4), ckpt_path=ckpt, weights_only=True

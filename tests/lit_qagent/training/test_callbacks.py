@@ -16,36 +16,12 @@ from lit_qagent.core.errors import ConfigError
 from lit_qagent.data.datamodule import PreferenceDataModule
 from lit_qagent.models.export import load_q_model, read_checkpoint
 from lit_qagent.models.q_heads import BothQHeads, ImplicitQHead, QHead, ScalarQHead
-from lit_qagent.models.specs import LoraSpec
 from lit_qagent.training.callbacks import ExportCheckpoint, SaveConfig, WriteMetrics
 from lit_qagent.training.module import StepDPO
+from tests.lit_qagent.training.parts import fit, make_module, make_trainer
 from tests.tiny_q_model import tiny_spec
 
 HEADS = [ImplicitQHead(), ScalarQHead(), BothQHeads()]
-
-
-def make_module(model: Path, head: QHead = ImplicitQHead()) -> StepDPO:  # noqa: B008 (copied)
-    pl.seed_everything(7, verbose=False)
-    return StepDPO(
-        tiny_spec(model),
-        LoraSpec(rank=2),
-        head,
-        optimizer=lambda parameters: torch.optim.AdamW(parameters, lr=5e-3),
-    )
-
-
-def fit(module: pl.LightningModule, pairs: Path, *callbacks: pl.Callback) -> pl.Trainer:
-    trainer = pl.Trainer(
-        accelerator="cpu",
-        max_epochs=2,
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        enable_checkpointing=any(isinstance(c, ModelCheckpoint) for c in callbacks),
-        callbacks=list(callbacks),
-    )
-    trainer.fit(module, PreferenceDataModule(pairs, batch_size=4))
-    return trainer
 
 
 def adapter_weights(module: torch.nn.Module) -> list[torch.Tensor]:
@@ -80,7 +56,7 @@ def test_the_last_weights_are_exported_where_nothing_is_monitored(
 def test_weights_can_be_exported_in_half_the_bytes(
     model: Path, pairs: Path, tmp_path: Path
 ) -> None:
-    module = make_module(model, ScalarQHead())
+    module = make_module(model, q_head=ScalarQHead())
 
     fit(module, pairs, ExportCheckpoint(tmp_path / "out", dtype="bfloat16"))
 
@@ -97,7 +73,7 @@ def test_weights_can_be_exported_in_half_the_bytes(
 def test_the_best_weights_are_exported_with_their_metrics_and_the_module_keeps_its_last(
     model: Path, pairs: Path, tmp_path: Path, head: QHead
 ) -> None:
-    module = make_module(model, head)
+    module = make_module(model, q_head=head)
     # The worst training loss is that of the first step, when nothing was learnt.
     best = ModelCheckpoint(
         tmp_path, "best", monitor="train/loss", mode="max", every_n_train_steps=1
@@ -124,9 +100,7 @@ def test_export_of_another_module_is_refused(tmp_path: Path) -> None:
 
 def test_metrics_of_test_are_written_as_json(model: Path, pairs: Path, tmp_path: Path) -> None:
     callback = WriteMetrics(tmp_path / "new" / "metrics.json")
-    trainer = pl.Trainer(
-        accelerator="cpu", logger=False, enable_progress_bar=False, callbacks=[callback]
-    )
+    trainer = make_trainer(callback)
 
     [found] = trainer.test(make_module(model), PreferenceDataModule(pairs), verbose=False)
 

@@ -14,6 +14,7 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 from lit_qagent.data.batch import PairBatch
 from lit_qagent.data.datamodule import PreferenceDataModule
 from lit_qagent.training.module import StepDPO
+from tests.lit_qagent.training.parts import make_trainer
 from tests.pair_folder import make_pairs, write_pairs
 from tests.tiny_model import save_tiny_model
 from tests.tiny_q_model import tiny_spec
@@ -130,15 +131,7 @@ def test_a_run_of_three_epochs_stops_when_nothing_gets_better(tmp_path: Path) ->
     values: dict[str, Any] = yaml.safe_load((CONFIGS / "fit_webshop.yaml").read_text())
     callbacks = values["trainer"]["callbacks"]
     [stop] = [c["init_args"] for c in callbacks if c["class_path"].endswith("EarlyStopping")]
-    trainer = pl.Trainer(
-        accelerator="cpu",
-        max_epochs=values["trainer"]["max_epochs"],
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        enable_checkpointing=False,
-        callbacks=[EarlyStopping(**stop)],
-    )
+    trainer = make_trainer(EarlyStopping(**stop), max_epochs=values["trainer"]["max_epochs"])
     module = StepDPO(
         tiny_spec(save_tiny_model(tmp_path / "model")),
         reference="live",

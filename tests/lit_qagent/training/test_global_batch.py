@@ -15,6 +15,7 @@ from lit_qagent.models.export import load_q_model
 from lit_qagent.models.q_heads import BothQHeads, ImplicitQHead, QHead
 from lit_qagent.models.specs import LoraSpec
 from lit_qagent.training.module import StepDPO
+from tests.lit_qagent.training.parts import make_trainer, weights_of
 from tests.lit_qagent.training.sharded_fit import CLIP_NORM, CLIP_VALUE
 from tests.pair_folder import make_pair, make_pairs, write_pairs
 from tests.tiny_q_model import tiny_spec
@@ -52,20 +53,14 @@ def weights_after(  # noqa: PLR0913 (what the runs differ in)
         ),
         warmup_fraction=0 if momentum else 0.1,
     )
-    trainer = pl.Trainer(
-        accelerator="cpu",
-        max_epochs=2,
+    trainer = make_trainer(
         accumulate_grad_batches=accumulate,
         gradient_clip_val=clip and clip[0],
         gradient_clip_algorithm=clip and clip[1],
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        enable_checkpointing=False,
     )
     trainer.fit(module, PreferenceDataModule(pairs, **data))
     assert trainer.global_step == 10
-    return {name: p.detach() for name, p in module.named_parameters() if p.requires_grad}
+    return weights_of(module)
 
 
 def assert_same(found: dict[str, Any], expected: dict[str, Any]) -> None:

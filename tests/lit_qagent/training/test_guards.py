@@ -12,11 +12,10 @@ from lightning.pytorch.plugins import Precision
 from lit_qagent.core.errors import TrainingFailure
 from lit_qagent.data.batch import PairBatch
 from lit_qagent.data.datamodule import PreferenceDataModule
-from lit_qagent.models.specs import LoraSpec
 from lit_qagent.training.guards import memory_advice, refuse_bad_losses
 from lit_qagent.training.module import StepDPO
+from tests.lit_qagent.training.parts import make_module, make_trainer
 from tests.pair_folder import make_pairs, write_pairs
-from tests.tiny_q_model import tiny_spec
 
 
 @pytest.fixture(scope="module")
@@ -32,20 +31,9 @@ def fit(
     plugins: list[Precision] | None = None,
     ckpt_path: Path | None = None,
 ) -> StepDPO:
-    module = StepDPO(
-        tiny_spec(model),
-        LoraSpec(rank=2),
-        optimizer=lambda parameters: torch.optim.AdamW(parameters, lr=5e-3),
-    )
-    trainer = pl.Trainer(
-        accelerator="cpu",
-        max_epochs=2,
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=[ModelCheckpoint(folder, "last", save_on_exception=True), *callbacks],
-        plugins=plugins,  # type: ignore[arg-type] # a list is invariant
-    )
+    module = make_module(model)
+    saving = ModelCheckpoint(folder, "last", save_on_exception=True)
+    trainer = make_trainer(saving, *callbacks, plugins=plugins)
     data = PreferenceDataModule(pairs, batch_size=4)
     trainer.fit(module, data, ckpt_path=ckpt_path, weights_only=True)
     return module

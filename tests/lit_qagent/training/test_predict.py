@@ -15,6 +15,7 @@ from lit_qagent.models.q_heads import ImplicitQHead
 from lit_qagent.models.specs import LoraSpec
 from lit_qagent.training.lineage import hash_weights
 from lit_qagent.training.module import StepDPO
+from tests.lit_qagent.training.parts import weights_of
 from tests.tiny_q_model import shake_adapter, tiny_spec
 
 
@@ -51,11 +52,10 @@ def test_predict_lends_the_q_model_and_its_lineage_to_every_shard(
 
     with caplog.at_level(logging.WARNING):
         first, second = predict(module)
-    weights = {name: p.detach() for name, p in module.named_parameters() if p.requires_grad}
 
     assert first["scorer"] is second["scorer"] is module.scorer()
     assert first["lineage"]["task_ids"] == ["old-task"]
-    assert first["lineage"]["weights_hash"] == hash_weights(weights)
+    assert first["lineage"]["weights_hash"] == hash_weights(weights_of(module))
     assert "untrained" not in caplog.text
 
 

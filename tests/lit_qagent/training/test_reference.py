@@ -19,6 +19,7 @@ from lit_qagent.models.specs import LoraSpec
 from lit_qagent.training import reference
 from lit_qagent.training.module import StepDPO
 from lit_qagent.training.reference import cache_key, fill_reference, hash_base
+from tests.lit_qagent.training.parts import make_module, make_trainer
 from tests.pair_folder import make_pairs, write_pairs
 from tests.reference import reference_action_log_prob
 from tests.tiny_q_model import tiny_q_model, tiny_spec
@@ -62,25 +63,9 @@ def fit(
     precision: Any = "32-true",  # noqa: ANN401
     **settings: Any,  # noqa: ANN401
 ) -> tuple[StepDPO, CountReferences, Any]:
-    pl.seed_everything(7, verbose=False)
-    module = StepDPO(
-        tiny_spec(model),
-        LoraSpec(rank=2),
-        optimizer=lambda parameters: torch.optim.AdamW(parameters, lr=5e-3),
-        **settings,
-    )
+    module = make_module(model, **settings)
     count, data = CountReferences(), PreferenceDataModule(pairs, batch_size=4)
-    trainer = pl.Trainer(
-        accelerator="cpu",
-        precision=precision,
-        max_epochs=2,
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        enable_checkpointing=False,
-        callbacks=[count, *callbacks],
-    )
-    trainer.fit(module, data)
+    make_trainer(count, *callbacks, precision=precision).fit(module, data)
     return module, count, data
 
 

@@ -14,9 +14,8 @@ from torch.distributed.checkpoint.state_dict_saver import save as save_shards
 
 from lit_qagent.data.datamodule import PreferenceDataModule
 from lit_qagent.models.export import load_q_model, read_checkpoint
-from lit_qagent.models.specs import LoraSpec
 from lit_qagent.training.callbacks import ExportCheckpoint
-from lit_qagent.training.module import StepDPO
+from tests.lit_qagent.training.parts import make_module, make_trainer, weights_of
 from tests.tiny_q_model import tiny_spec
 
 _CONVERT = "lightning.pytorch.utilities.deepspeed.convert_zero_checkpoint_to_fp32_state_dict"
@@ -65,30 +64,19 @@ def fit(
     strategy: Any = "auto",  # noqa: ANN401
     ckpt_path: str | None = None,
 ) -> dict[str, torch.Tensor]:
-    pl.seed_everything(7, verbose=False)
-    module = StepDPO(
-        tiny_spec(model),
-        LoraSpec(rank=2),
+    module = make_module(
+        model,
         optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.05),
         warmup_fraction=0,
     )
-    trainer = pl.Trainer(
-        accelerator="cpu",
-        strategy=strategy,
-        max_epochs=epochs,
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        enable_checkpointing=bool(callbacks),
-        callbacks=list(callbacks),
-    )
+    trainer = make_trainer(*callbacks, strategy=strategy, max_epochs=epochs)
     trainer.fit(module, PreferenceDataModule(pairs, batch_size=4), ckpt_path=ckpt_path)
-    return {name: p.detach() for name, p in module.named_parameters() if p.requires_grad}
+    return weights_of(module)
 
 
 def exported(folder: Path, model: Path) -> dict[str, torch.Tensor]:
     found = load_q_model(folder, tiny_spec(model), trainable=True)
-    return {f"q_model.{n}": p.detach() for n, p in found.named_parameters() if p.requires_grad}
+    return {f"q_model.{name}": weight for name, weight in weights_of(found).items()}
 
 
 def assert_equal(found: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]) -> None:

@@ -5,18 +5,15 @@ from pathlib import Path
 
 import lightning.pytorch as pl
 import pytest
-import torch
 from lightning.pytorch.loggers import MLFlowLogger
 
 from lit_qagent.core.errors import ConfigError, DataError, OverlapError
 from lit_qagent.data.datamodule import PreferenceDataModule
-from lit_qagent.models.specs import LoraSpec
 from lit_qagent.training.callbacks import ExportCheckpoint
-from lit_qagent.training.module import StepDPO
 from lit_qagent.training.monitors import LogReliability
 from lit_qagent.training.sets import CompareSets, as_markdown, side_by_side
+from tests.lit_qagent.training.parts import make_module, make_trainer
 from tests.pair_folder import make_pair, write_pairs
-from tests.tiny_q_model import tiny_spec
 
 METRICS = ("loss", "accuracy", "margin", "rank_correlation", "kendall_tau", "calibration_error")
 
@@ -32,37 +29,18 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_pairs(tmp_path_factory.mktemp("other"), found)
 
 
-def make_trainer(*callbacks: pl.Callback, logger: MLFlowLogger | bool = False) -> pl.Trainer:
-    return pl.Trainer(
-        accelerator="cpu",
-        max_epochs=1,
-        logger=logger,
-        log_every_n_steps=1,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        enable_checkpointing=False,
-        callbacks=list(callbacks),
-    )
-
-
-def make_module(model: Path, checkpoint: Path | None = None) -> StepDPO:
-    pl.seed_everything(7, verbose=False)
-    return StepDPO(
-        tiny_spec(model),
-        LoraSpec(rank=2),
-        checkpoint=checkpoint,
-        optimizer=lambda parameters: torch.optim.AdamW(parameters, lr=5e-3),
-    )
+def short_trainer(*callbacks: pl.Callback, logger: MLFlowLogger | bool = False) -> pl.Trainer:
+    return make_trainer(*callbacks, max_epochs=1, logger=logger, log_every_n_steps=1)
 
 
 def test_a_further_set_is_measured_by_itself_as_if_it_were_the_only_one(
     model: Path, pairs: Path, other: Path
 ) -> None:
-    module, trainer = make_module(model), make_trainer()
+    module, trainer = make_module(model), short_trainer()
     trainer.fit(module, PreferenceDataModule(pairs, batch_size=4, also={"ood": other}))
     found = {name: float(value) for name, value in trainer.callback_metrics.items()}
     data = PreferenceDataModule(pairs, batch_size=4, also={"ood": other})
-    make_trainer().validate(module, data, verbose=False)
+    short_trainer().validate(module, data, verbose=False)
 
     assert {f"{p}/{name}" for p in ("val", "val_ood") for name in METRICS} <= found.keys()
     assert "val_ood/accuracy_by_depth/03" in found
@@ -70,7 +48,7 @@ def test_a_further_set_is_measured_by_itself_as_if_it_were_the_only_one(
     assert len(module.tables["val_ood"]) == data.num_pairs["ood"] == 6
     # Alone, with nothing else to validate on.
     alone = PreferenceDataModule(pairs, valid_fraction=0, test_fraction=0, also={"new": other})
-    [values] = make_trainer().validate(module, alone, verbose=False)
+    [values] = short_trainer().validate(module, alone, verbose=False)
     for name in METRICS:
         assert values[f"val_new/{name}"] == pytest.approx(found[f"val_ood/{name}"], abs=1e-5)
     assert not any(name.startswith("val/") for name in values)
@@ -86,7 +64,7 @@ def test_the_table_is_printed_and_logged_with_a_plot(
     )
     module = make_module(model)
     data = PreferenceDataModule(pairs, batch_size=4, also={"ood": other})
-    trainer = make_trainer(CompareSets(), LogReliability(), logger=logger)
+    trainer = short_trainer(CompareSets(), LogReliability(), logger=logger)
 
     trainer.fit(module, data)
     printed = capsys.readouterr().out
@@ -107,7 +85,7 @@ def test_the_table_is_printed_and_logged_with_a_plot(
 def test_a_single_set_has_nothing_beside_it(
     model: Path, pairs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    make_trainer(CompareSets()).validate(
+    short_trainer(CompareSets()).validate(
         make_module(model), PreferenceDataModule(pairs), verbose=False
     )
     assert "held-out sets" not in capsys.readouterr().out
@@ -130,7 +108,7 @@ def test_a_set_with_tasks_that_are_trained_on_is_refused(model: Path, pairs: Pat
     data = PreferenceDataModule(pairs, also={"ood": pairs})
 
     with pytest.raises(OverlapError, match=r"data.also.ood: \d+ of its tasks are trained on, such"):
-        make_trainer().fit(make_module(model), data)
+        short_trainer().fit(make_module(model), data)
 
 
 def test_a_set_whose_pairs_are_all_too_long_is_refused(
@@ -140,10 +118,10 @@ def test_a_set_whose_pairs_are_all_too_long_is_refused(
     folder = write_pairs(tmp_path, [long])
 
     with pytest.raises(DataError, match=r"1 pairs of data.also.ood are longer than model.max_len"):
-        make_trainer().fit(make_module(model), PreferenceDataModule(pairs, also={"ood": folder}))
+        short_trainer().fit(make_module(model), PreferenceDataModule(pairs, also={"ood": folder}))
     data = PreferenceDataModule(pairs, also={"ood": folder}, too_long="drop")
     with pytest.raises(DataError, match=r"data.also.ood: all 1 pairs are longer than 2048 tokens"):
-        make_trainer().fit(make_module(model), data)
+        short_trainer().fit(make_module(model), data)
 
 
 @pytest.mark.parametrize("name", ["train", "a/b", ""])
@@ -155,7 +133,7 @@ def test_names_that_mean_something_else_are_refused(name: str) -> None:
 def test_other_held_out_pairs_than_those_of_training_are_said(
     model: Path, pairs: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    module, trainer = make_module(model), make_trainer()
+    module, trainer = make_module(model), short_trainer()
     trainer.fit(module, PreferenceDataModule(pairs))
     trainer.test(module, PreferenceDataModule(pairs), verbose=False)
     assert "may have been trained on" not in caplog.text
@@ -171,14 +149,14 @@ def test_pairs_that_an_earlier_training_used_are_no_held_out_pairs(
     model: Path, pairs: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     first = make_module(model)
-    make_trainer(ExportCheckpoint(tmp_path / "a")).fit(first, PreferenceDataModule(pairs))
+    short_trainer(ExportCheckpoint(tmp_path / "a")).fit(first, PreferenceDataModule(pairs))
     assert "may have been trained on" not in caplog.text
 
     second = make_module(model, checkpoint=tmp_path / "a")
-    make_trainer(ExportCheckpoint(tmp_path / "b")).fit(second, PreferenceDataModule(pairs, seed=1))
+    short_trainer(ExportCheckpoint(tmp_path / "b")).fit(second, PreferenceDataModule(pairs, seed=1))
     assert caplog.text.count("split_seed 0 then, 1 now") == 1
 
     caplog.clear()
     third = make_module(model, checkpoint=tmp_path / "b")
-    make_trainer().validate(third, PreferenceDataModule(pairs, seed=1), verbose=False)
+    short_trainer().validate(third, PreferenceDataModule(pairs, seed=1), verbose=False)
     assert "split_seed 0 then, 1 now" in caplog.text

@@ -10,20 +10,12 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lit_qagent.core.errors import ConfigError
 from lit_qagent.data.datamodule import PreferenceDataModule
-from lit_qagent.models.specs import LoraSpec
 from lit_qagent.training.module import StepDPO
-from tests.tiny_q_model import tiny_spec
+from tests.lit_qagent.training.parts import make_module, make_trainer, weights_of
 
 
-def make_module(model: Path, **changes: Any) -> StepDPO:  # noqa: ANN401
-    pl.seed_everything(7, verbose=False)
-    settings: dict[str, Any] = {"reference": "live", "warmup_fraction": 0, **changes}
-    return StepDPO(
-        tiny_spec(model),
-        LoraSpec(rank=2),
-        optimizer=lambda parameters: torch.optim.AdamW(parameters, lr=5e-3),
-        **settings,
-    )
+def streamed_module(model: Path, **changes: Any) -> StepDPO:  # noqa: ANN401
+    return make_module(model, **{"reference": "live", "warmup_fraction": 0, **changes})
 
 
 def fit(
@@ -33,26 +25,14 @@ def fit(
     resume: Path | None = None,
     **trainer: Any,  # noqa: ANN401
 ) -> pl.Trainer:
-    options = {"max_epochs": 2, "enable_checkpointing": bool(callbacks), **trainer}
-    running = pl.Trainer(
-        accelerator="cpu",
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=list(callbacks),
-        **options,
-    )
+    running = make_trainer(*callbacks, **trainer)
     data = PreferenceDataModule(pairs, batch_size=4, streaming=True, window=8)
     running.fit(module, data, ckpt_path=resume, weights_only=True)
     return running
 
 
-def weights_of(module: StepDPO) -> dict[str, torch.Tensor]:
-    return {name: p.detach() for name, p in module.named_parameters() if p.requires_grad}
-
-
 def test_training_on_a_stream_learns(model: Path, pairs: Path) -> None:
-    trainer = fit(make_module(model), pairs, max_epochs=12)
+    trainer = fit(streamed_module(model), pairs, max_epochs=12)
 
     assert trainer.global_step == 12 * 5  # 18 pairs in windows of 8 and 10: 2 and 3 batches
     assert trainer.callback_metrics["train/loss"] < 0.4  # log 2 = 0.69 untrained
@@ -66,7 +46,7 @@ def test_training_on_a_stream_learns(model: Path, pairs: Path) -> None:
 def test_a_resumed_run_equals_one_that_was_never_interrupted(
     model: Path, pairs: Path, tmp_path: Path, step: int, accumulate: int
 ) -> None:
-    uninterrupted, resumed = make_module(model), make_module(model)
+    uninterrupted, resumed = streamed_module(model), streamed_module(model)
     first, second = (
         ModelCheckpoint(tmp_path, "{step}", save_top_k=-1, every_n_train_steps=1) for _ in range(2)
     )
@@ -99,7 +79,7 @@ def test_a_run_resumes_at_the_end_of_an_epoch(
     num_steps: int,
     validates: bool,
 ) -> None:
-    uninterrupted, resumed = make_module(model), make_module(model)
+    uninterrupted, resumed = streamed_module(model), streamed_module(model)
     first, second = (ModelCheckpoint(tmp_path, "{epoch}", save_top_k=-1) for _ in range(2))
     options: dict[str, Any] = {"accumulate_grad_batches": accumulate, "max_epochs": 3}
     options |= {"limit_val_batches": 1.0 if validates else 0, "limit_train_batches": limit}
@@ -119,7 +99,7 @@ def test_a_run_resumes_at_the_end_of_an_epoch(
 def test_a_run_resumes_in_epochs_that_a_limit_ends(
     model: Path, pairs: Path, tmp_path: Path, step: int, accumulate: int
 ) -> None:
-    uninterrupted, resumed = make_module(model), make_module(model)
+    uninterrupted, resumed = streamed_module(model), streamed_module(model)
     first, second = (
         ModelCheckpoint(tmp_path, "{step}", save_top_k=-1, every_n_train_steps=1) for _ in range(2)
     )
@@ -141,8 +121,8 @@ def test_warm_up_takes_the_number_of_steps_from_max_steps(model: Path, pairs: Pa
         def on_train_batch_start(self, trainer: pl.Trainer, *_: object) -> None:
             rates.append(trainer.optimizers[0].param_groups[0]["lr"])
 
-    module = make_module(model, warmup_fraction=0.4)
-    fit(module, pairs, Watch(), max_epochs=-1, max_steps=10, enable_checkpointing=False)
+    module = streamed_module(model, warmup_fraction=0.4)
+    fit(module, pairs, Watch(), max_epochs=-1, max_steps=10)
 
     assert rates == pytest.approx([5e-3 * x for x in (0, 0.25, 0.5, 0.75, 1, 1, 1, 1, 1, 1)])
 
@@ -158,4 +138,4 @@ def test_what_a_stream_cannot_do_is_refused(
     model: Path, pairs: Path, settings: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):
-        fit(make_module(model, **settings), pairs)
+        fit(streamed_module(model, **settings), pairs)

@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as pl
 import pytest
 import torch
 import yaml
@@ -14,32 +13,17 @@ from lit_qagent.__main__ import main
 from lit_qagent.data.batch import collate_pairs
 from lit_qagent.data.datamodule import PreferenceDataModule
 from lit_qagent.models.q_heads import ImplicitQHead, QHead, ScalarQHead
-from lit_qagent.models.specs import LoraSpec
 from lit_qagent.training.module import StepDPO
+from tests.lit_qagent.training.parts import make_module, make_trainer
 from tests.pair_folder import make_episodes, make_pairs, write_pairs
 from tests.reference import reference_action_log_prob
-from tests.tiny_q_model import tiny_spec
 
 
 @pytest.mark.parametrize("head", [ImplicitQHead(beta=0.1), ScalarQHead()], ids=["implicit", "head"])
 def test_training_learns_which_episode_is_better(model: Path, tmp_path: Path, head: QHead) -> None:
     # Step-level pairs may stand beside them.
     pairs = [*map(make_episodes, range(11)), *make_pairs(11, pairs_per_task=1)]
-    pl.seed_everything(7, verbose=False)
-    module = StepDPO(
-        tiny_spec(model),
-        LoraSpec(rank=2),
-        head,
-        optimizer=lambda parameters: torch.optim.AdamW(parameters, lr=5e-3),
-    )
-    trainer = pl.Trainer(
-        accelerator="cpu",
-        max_epochs=12,
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        enable_checkpointing=False,
-    )
+    module, trainer = make_module(model, q_head=head), make_trainer(max_epochs=12)
     data = PreferenceDataModule(write_pairs(tmp_path, pairs), batch_size=6, sharing="batch")
 
     trainer.fit(module, data)
