@@ -104,11 +104,11 @@ class _Move:
     values: tuple[float, ...] | None
     chosen: int
 
-    def decision(self, dropped_steps: int) -> Decision:
+    def decision(self) -> Decision:
         """Return it as a decision without a cost, which is counted with the search."""
         proposals = tuple(Proposal(text=action, num_tokens=0) for action in self.actions)
         return Decision(
-            proposed=Proposals(proposals=proposals, dropped_steps=dropped_steps),
+            proposed=Proposals(proposals=proposals),
             selection=Selection(index=self.chosen, scores=self.values),
         )
 
@@ -172,6 +172,8 @@ class _Found:
             history=History(head=header.head),
             usage=self.usage(),
             extra_steps=self.num_steps,
+            dropped_steps=self.cost.dropped_steps,
+            cut_candidates=self.cost.cut_actions,
         )
 
     def _remember(self, tree: SearchTree, iteration: Iteration) -> None:
@@ -233,12 +235,14 @@ async def _act_out(
     for move in moves:
         step = await branch.act(move.actions[move.chosen])
         history = extend_history(history, step)
-        decisions.append(move.decision(0 if decisions else found.cost.dropped_steps))
+        decisions.append(move.decision())
     start = Episode(
         trajectory=branch.trajectory,
         decisions=tuple(decisions),
         history=history,
         usage=found.usage(),
         extra_steps=found.num_steps,
+        dropped_steps=found.cost.dropped_steps,
+        cut_candidates=found.cost.cut_actions,
     )
     return await play_from(agent, branch, task, start, seed=seed)

@@ -3,13 +3,14 @@
 import asyncio
 import random
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from lit_qagent.agents.guided import GuidedAgent
 from lit_qagent.agents.prompts import PromptSpec
 from lit_qagent.agents.selection import FirstSelector, QSelector, RandomSelector
-from lit_qagent.core.errors import PolicyFailure
+from lit_qagent.core.errors import ContextOverflow, PolicyFailure
 from lit_qagent.core.records import Constraint, History, Message, Proposal, Sampling
 from lit_qagent.environments.toy import ToyWorld
 from lit_qagent.evaluation.episodes import PlayedEpisode, PlayedStep
@@ -62,6 +63,31 @@ class WordPolicy(Policy):
 
     async def close(self) -> None:
         self.closed += 1
+
+
+class TightPolicy(Policy):
+    """A policy with room for four messages in its context; the token limit cuts all it says."""
+
+    def __init__(self, policy: Policy) -> None:
+        super().__init__()
+        self.policy = policy
+
+    async def propose(
+        self,
+        messages: Sequence[Message],
+        n: int,
+        sampling: Sampling,
+        *,
+        constraint: Constraint | None = None,
+        seed: int | None = None,
+    ) -> list[Proposal]:
+        if len(messages) > 4:
+            raise ContextOverflow(f"{len(messages)} messages")
+        answers = await self.policy.propose(messages, n, sampling, constraint=constraint, seed=seed)
+        return [replace(answer, finish_reason="length") for answer in answers]
+
+    def settings(self) -> dict[str, Any]:
+        return {"name": "tight", **self.policy.settings()}
 
 
 class WordScorer:

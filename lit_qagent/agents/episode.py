@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from lit_qagent.agents.guided import Decision, GuidedAgent
+from lit_qagent.agents.guided import Decision, GuidedAgent, Proposals
 from lit_qagent.agents.oracle import TrueReturns
 from lit_qagent.agents.prompts import extend_history, start_history
 from lit_qagent.agents.selection import OracleSelector
@@ -25,6 +25,9 @@ class Episode:
         extra_steps: Environment steps besides those of the trajectory; 0 for every agent that
             acts in earnest, in a single trial.
         num_trials: Trials played, this one included.
+        dropped_steps: Steps left out of prompts because the context was too short, in all that
+            ``usage`` counts.
+        cut_candidates: Actions that the token limit cut, in all that ``usage`` counts.
     """
 
     trajectory: Trajectory
@@ -33,11 +36,8 @@ class Episode:
     usage: Usage
     extra_steps: int = 0
     num_trials: int = 1
-
-    @property
-    def dropped_steps(self) -> int:
-        """Steps left out of prompts because the context was too short, over all decisions."""
-        return sum(decision.proposed.dropped_steps for decision in self.decisions)
+    dropped_steps: int = 0
+    cut_candidates: int = 0
 
 
 class EpisodeCut(Exception):
@@ -100,6 +100,8 @@ async def play_from(
         decisions=list(start.decisions),
         usage=start.usage,
         extra_steps=start.extra_steps,
+        dropped_steps=start.dropped_steps,
+        cut_candidates=start.cut_candidates,
     )
     return await _play_on(agent, branch, played, task, seed, ())
 
@@ -128,6 +130,21 @@ class _Played:
     decisions: list[Decision] = field(default_factory=list)
     usage: Usage = field(default_factory=Usage)
     extra_steps: int = 0
+    dropped_steps: int = 0
+    cut_candidates: int = 0
+
+    def count(self, proposed: Proposals) -> None:
+        """Count what a request for candidates has cost and what it had to leave out."""
+        self.usage.add(proposed.cost)
+        self.dropped_steps += proposed.dropped_steps
+        self.cut_candidates += proposed.num_cut
+
+    def count_look_ahead(self, oracle: TrueReturns) -> None:
+        """Count what an oracle has cost and what it had to leave out."""
+        self.usage.add(oracle.usage)
+        self.extra_steps += oracle.num_steps
+        self.dropped_steps += oracle.dropped_steps
+        self.cut_candidates += oracle.cut_candidates
 
     def episode(self, branch: Environment) -> Episode:
         return Episode(
@@ -136,6 +153,8 @@ class _Played:
             history=self.history,
             usage=self.usage,
             extra_steps=self.extra_steps,
+            dropped_steps=self.dropped_steps,
+            cut_candidates=self.cut_candidates,
         )
 
 
@@ -160,12 +179,11 @@ async def _take_step(
             seed=decision_seed,
             notes=notes,
             scorer=oracle,
-            usage=played.usage,
+            on_batch=played.count,
         )
     finally:
         if oracle:
-            played.usage.add(oracle.usage)
-            played.extra_steps += oracle.num_steps
+            played.count_look_ahead(oracle)
     if oracle:
         returns = oracle.returns_of(decision.proposed.proposals)
         decision = replace(decision, selection=replace(decision.selection, returns=returns))

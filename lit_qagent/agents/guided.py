@@ -1,7 +1,7 @@
 """An agent is a policy and a selector: propose n, pick one."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from lit_qagent.agents.prompts import PromptSpec, action_constraint, add_notes
@@ -14,7 +14,6 @@ from lit_qagent.core.records import (
     Proposal,
     RequestCost,
     Sampling,
-    Usage,
     total_cost,
 )
 from lit_qagent.core.seeds import derive_seed
@@ -44,6 +43,11 @@ class Proposals:
     def cost(self) -> RequestCost:
         """What the policy has stated that they cost."""
         return total_cost(self.proposals)
+
+    @property
+    def num_cut(self) -> int:
+        """How many of them the token limit cut."""
+        return sum(proposal.finish_reason == "length" for proposal in self.proposals)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -121,7 +125,7 @@ class GuidedAgent:
         seed: int,
         notes: Sequence[str] = (),
         scorer: Scorer | None = None,
-        usage: Usage | None = None,
+        on_batch: Callable[[Proposals], None] | None = None,
     ) -> Decision:
         """Propose and pick; nothing is executed here.
 
@@ -132,8 +136,8 @@ class GuidedAgent:
             notes: What earlier trials have taught. The policy reads them; the scorer does not, as
                 it was trained on prompts without any.
             scorer: Gives values for this decision instead of the agent's own.
-            usage: The cost of each batch is added as soon as it is there, so that a decision that
-                an error cuts off is paid for too.
+            on_batch: Gets each batch as soon as it is there, so that a decision that an error cuts
+                off is paid for too.
         """
         source = scorer or self.scorer
         values = _Remembered(source) if source else None
@@ -148,8 +152,8 @@ class GuidedAgent:
                 constraint=action_constraint(observation, self.prompt),
                 seed=derive_seed(seed, len(proposed.proposals)) if proposed else seed,
             )
-            if usage is not None:
-                usage.add(batch.cost)
+            if on_batch is not None:
+                on_batch(batch)
             proposed = proposed.joined(batch) if proposed else batch
             selection = await self.selector.select(
                 history, proposed.proposals, rng=random.Random(seed), scorer=values

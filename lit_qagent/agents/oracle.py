@@ -27,6 +27,8 @@ class TrueReturns:
     Attributes:
         usage: What playing on has cost.
         num_steps: Environment steps taken.
+        dropped_steps: Steps left out of prompts because the context was too short.
+        cut_candidates: Actions that the token limit cut.
     """
 
     def __init__(
@@ -34,6 +36,8 @@ class TrueReturns:
     ) -> None:
         self.usage = Usage()
         self.num_steps = 0
+        self.dropped_steps = 0
+        self.cut_candidates = 0
         self._agent = agent
         self._branch = branch
         self._rollouts = rollouts
@@ -80,6 +84,8 @@ class TrueReturns:
                 seed=derive_seed(seed, num_steps),
             )
             self.usage.add(proposed.cost)
+            self.dropped_steps += proposed.dropped_steps
+            self.cut_candidates += proposed.num_cut
             history = extend_history(history, await branch.act(proposed.proposals[0].text))
             num_steps += 1
         self.num_steps += num_steps

@@ -3,9 +3,10 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 from lit_qagent.agents.episode import Episode, EpisodeCut, play_episode
-from lit_qagent.agents.guided import GuidedAgent, propose_actions
+from lit_qagent.agents.guided import GuidedAgent, Proposals, propose_actions
 from lit_qagent.core.errors import ConfigError, PolicyFailure
 from lit_qagent.core.records import History, Message, Sampling, Task, Usage
 from lit_qagent.core.seeds import derive_seed
@@ -70,10 +71,10 @@ class BestOfTrials(Trials):
         played: list[Episode] = []
         while len(played) < self.num_trials and not (played and played[-1].trajectory.success):
             trial_seed = _trial_seed(seed, len(played))
-            with _costs_of(played, Usage()):
+            with _costs_of(played):
                 played.append(await play_episode(agent, environment, task, seed=trial_seed))
         best = max(played, key=lambda episode: episode.trajectory.reward)
-        return _with_all_costs(best, played, Usage())
+        return _with_all_costs(best, played)
 
 
 class Reflexion(Trials):
@@ -109,28 +110,29 @@ class Reflexion(Trials):
         """Play until a success, or as often as allowed."""
         played: list[Episode] = []
         notes: list[str] = []
-        usage = Usage()
         while True:
             trial_seed = _trial_seed(seed, len(played))
             shown = notes[-self.num_notes :]
-            with _costs_of(played, usage):
+            with _costs_of(played):
                 played.append(
                     await play_episode(agent, environment, task, seed=trial_seed, notes=shown)
                 )
             if played[-1].trajectory.success or len(played) == self.num_trials:
-                return _with_all_costs(played[-1], played, usage)
+                return _with_all_costs(played[-1], played)
             try:
-                note = await self._reflect(agent, played[-1].history, usage, seed=trial_seed)
+                written = await self._reflect(agent, played[-1].history, seed=trial_seed)
             except PolicyFailure as error:
-                raise EpisodeCut(_with_all_costs(played[-1], played, usage)) from error
-            notes += [note] if note else []
+                raise EpisodeCut(_with_all_costs(played[-1], played)) from error
+            note = " ".join(written.proposals[0].text.split())
+            if note and written.dropped_steps < played[-1].history.num_steps:  # read the last step
+                notes.append(note)
+            played[-1] = _with_cost_of(played[-1], written)
 
-    async def _reflect(
-        self, agent: GuidedAgent, history: History, usage: Usage, *, seed: int
-    ) -> str:
-        """Return what the policy says about an episode, on one line; constraints do not apply.
+    async def _reflect(self, agent: GuidedAgent, history: History, *, seed: int) -> Proposals:
+        """Return what the policy says about an episode; constraints do not apply.
 
-        Empty if the context is too short for even the last step, and the question behind it.
+        Nothing to go by if the context is too short for even the last step, and the question
+        behind it.
         """
         *turns, last = history.turns
         # The question joins the last observation: chat templates want the roles to alternate.
@@ -140,7 +142,7 @@ class Reflexion(Trials):
             top_p=agent.sampling.top_p,
             max_tokens=self.note_tokens,
         )
-        written = await propose_actions(
+        return await propose_actions(
             agent.policy,
             History(head=history.head, turns=(*turns, asked)),
             1,
@@ -148,10 +150,6 @@ class Reflexion(Trials):
             constraint=None,
             seed=derive_seed(seed, "reflect"),
         )
-        usage.add(written.cost)
-        if written.dropped_steps == history.num_steps:
-            return ""
-        return " ".join(written.proposals[0].text.split())
 
 
 def _trial_seed(seed: int, number: int) -> int:
@@ -160,27 +158,34 @@ def _trial_seed(seed: int, number: int) -> int:
 
 
 @contextmanager
-def _costs_of(earlier: list[Episode], usage: Usage) -> Iterator[None]:
+def _costs_of(earlier: list[Episode]) -> Iterator[None]:
     """Let an episode that is cut bear the cost of the trials before it, too."""
     try:
         yield
     except EpisodeCut as cut:
-        whole = _with_all_costs(cut.episode, [*earlier, cut.episode], usage)
+        whole = _with_all_costs(cut.episode, [*earlier, cut.episode])
         raise EpisodeCut(whole) from cut.__cause__
 
 
-def _with_all_costs(chosen: Episode, played: list[Episode], usage: Usage) -> Episode:
-    """Return an episode that bears the cost of all trials, and of a usage besides."""
+def _with_cost_of(episode: Episode, note: Proposals) -> Episode:
+    """Return an episode that bears the cost of a note about it, too; a note is no candidate."""
+    episode.usage.add(note.cost)
+    return replace(episode, dropped_steps=episode.dropped_steps + note.dropped_steps)
+
+
+def _with_all_costs(chosen: Episode, played: list[Episode]) -> Episode:
+    """Return an episode that bears the cost of all trials, and what they had to leave out."""
+    usage = Usage()
     for episode in played:
         usage.add(episode.usage)
     steps = sum(len(episode.trajectory.steps) + episode.extra_steps for episode in played)
-    return Episode(
-        trajectory=chosen.trajectory,
-        decisions=chosen.decisions,
-        history=chosen.history,
+    return replace(
+        chosen,
         usage=usage,
         extra_steps=steps - len(chosen.trajectory.steps),
         num_trials=len(played),
+        dropped_steps=sum(episode.dropped_steps for episode in played),
+        cut_candidates=sum(episode.cut_candidates for episode in played),
     )
 
 

@@ -69,8 +69,9 @@ class PlayedEpisode:
         prompt_tokens: Tokens of all prompts, one prompt per request.
         generated_tokens: Tokens of all candidates.
         seconds: Wall time from reset to the end, beside other episodes in flight.
-        dropped_steps: Steps left out of prompts for lack of context, over all decisions.
-        cut_candidates: Candidates that the token limit cut.
+        dropped_steps: Steps left out of prompts for lack of context, in all requests; in files of
+            earlier versions in those of the listed decisions.
+        cut_candidates: Candidates that the token limit cut, as ``dropped_steps``.
         failure: Why the episode could not be played to its end, else None.
         failure_kind: What kind of error that was; None in files of versions that did not record it.
         truncated: True if the step limit ended it, False if the world did; None in files of
@@ -265,7 +266,6 @@ def cut_torn_line(file: BinaryIO) -> int:
 
 def _played_part(episode: Episode) -> dict[str, Any]:
     """Return the fields that an episode has whether or not it was played to its end."""
-    proposals = [decision.proposed.proposals for decision in episode.decisions]
     return {
         "first_observation": episode.trajectory.first_observation.text,
         "steps": _played_steps(episode),
@@ -273,7 +273,7 @@ def _played_part(episode: Episode) -> dict[str, Any]:
         "prompt_tokens": episode.usage.prompt_tokens,
         "generated_tokens": episode.usage.generated_tokens,
         "dropped_steps": episode.dropped_steps,
-        "cut_candidates": sum(p.finish_reason == "length" for some in proposals for p in some),
+        "cut_candidates": episode.cut_candidates,
         "extra_steps": episode.extra_steps,
         "num_trials": episode.num_trials,
     }

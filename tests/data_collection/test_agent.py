@@ -32,7 +32,7 @@ from lit_qagent.evaluation.shard import EpisodeShard
 from lit_qagent.evaluation.specs import AgentSpec
 from lit_qagent.policies.base import Policy
 from tests.data_collection.parts import LetterWorld, PlannedPolicy, SeededPolicy
-from tests.toy_players import WordPolicy, WordScorer, make_agent, make_evaluation
+from tests.toy_players import TightPolicy, WordPolicy, WordScorer, make_agent, make_evaluation
 
 LETTERS = ["a", "b", "c"]
 REWARDS = {"aa": 0.2, "ab": 0.4, "ca": 1.0, "cb": 0.1}
@@ -248,6 +248,36 @@ def test_an_episode_costs_what_the_policy_was_paid(leaves: int) -> None:
     episode = play(search(num_iterations=24, leaves_in_flight=leaves), world, make_agent(policy))
 
     assert episode.usage == policy.usage
+
+
+def test_what_the_search_had_to_leave_out_is_counted() -> None:
+    # Iteration 0: a, b and the rollout acd, whose last action leaves a step out.
+    policy = TightPolicy(PlannedPolicy({"": ["a", "b"], "a": ["c"], "ac": ["d"]}))
+
+    episode = plan(LetterWorld(rewards={"acd": 1.0}), policy)
+
+    assert [step.action for step in episode.trajectory.steps] == ["a", "c", "d"]
+    assert (episode.cut_candidates, episode.dropped_steps) == (2 + 1 + 1, 1)
+
+
+def test_what_a_search_without_an_end_had_to_leave_out_is_counted() -> None:
+    # Expands the start, a and ab, and finds no end; then the agent says six letters by itself.
+    letters = {"": ["a"], "a": ["b"], "ab": ["c"], "abc": ["d"], "abcd": ["e"], "abcde": ["f"]}
+    player = make_agent(TightPolicy(PlannedPolicy(letters)), scorer=LetterScorer("abcdef"))
+    trials = search(variant="q_value", num_iterations=3)
+
+    episode = play(trials, LetterWorld(rewards={}, max_steps=6), player)
+
+    # Of three prompts of the search one leaves out a step, of the agent's six 0, 0, 1, 2, 3 and 4.
+    assert (episode.cut_candidates, episode.dropped_steps) == (3 + 6, 1 + 10)
+
+
+def test_what_a_search_that_fails_had_to_leave_out_is_counted() -> None:
+    policy = TightPolicy(PlannedPolicy({"": ["a", "b"], "a": ["c"], "ac": ["d"]}))
+
+    cut = plan(LetterWorld(rewards={}, max_steps=9), policy)
+
+    assert (cut.cut_candidates, cut.dropped_steps) == (2 + 1 + 1, 1)
 
 
 @pytest.mark.parametrize("breaks_at", ["reset", "step"])

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from lit_qagent.agents.episode import Episode, play_episode
+from lit_qagent.agents.episode import Episode, EpisodeCut, play_episode
 from lit_qagent.agents.guided import GuidedAgent, propose_actions
 from lit_qagent.agents.prompts import PromptSpec, start_history
 from lit_qagent.agents.selection import (
@@ -17,7 +17,7 @@ from lit_qagent.agents.selection import (
     Scorer,
     Selector,
 )
-from lit_qagent.core.errors import ConfigError, ContextOverflow
+from lit_qagent.core.errors import ConfigError, ContextOverflow, PolicyFailure
 from lit_qagent.core.records import (
     Constraint,
     History,
@@ -31,7 +31,7 @@ from lit_qagent.core.records import (
 from lit_qagent.environments.toy import ToyWorld
 from lit_qagent.policies.base import Policy
 from lit_qagent.policies.scripted import ScriptedPolicy
-from tests.toy_players import WordPolicy, WordScorer, make_agent
+from tests.toy_players import TightPolicy, WordPolicy, WordScorer, make_agent
 
 
 class CountingWorld(ToyWorld):
@@ -167,6 +167,26 @@ def test_adaptive_asks_again_while_in_doubt_and_scores_nothing_twice() -> None:
     assert proposed.cost == RequestCost(requests=3, prompt_tokens=60, generated_tokens=24)
 
 
+def test_a_decision_that_an_error_cuts_off_is_counted_with_all_that_it_lost() -> None:
+    class Dying(WordPolicy):
+        """Answers once."""
+
+        async def propose(self, *args: Any, **options: Any) -> list[Proposal]:  # noqa: ANN401
+            if self.calls:
+                raise PolicyFailure("gone")
+            return await super().propose(*args, **options)
+
+    world = _counting_world()
+    selector = AdaptiveQSelector(first=4, margin=9.0)
+    agent = _word_agent(selector, 8, policy=TightPolicy(Dying()), scorer=WordScorer())
+
+    with pytest.raises(EpisodeCut) as cut:
+        asyncio.run(play_episode(agent, world, world.tasks("test")[0], seed=0))
+
+    assert cut.value.episode.usage.requests == 1
+    assert cut.value.episode.cut_candidates == 4
+
+
 def test_adaptive_costs_one_environment_step_per_decision_and_less_where_q_is_sure() -> None:
     world = _counting_world()
     policy = WordPolicy()
@@ -203,6 +223,18 @@ def test_the_oracle_finds_what_the_world_rewards_and_counts_every_step() -> None
     for score, is_right in zip(scores, right, strict=True):
         assert (score == max(scores)) == (is_right or not any(right))
     assert episode.trajectory.reward == max(scores)
+
+
+def test_what_the_oracle_had_to_leave_out_when_looking_ahead_is_counted() -> None:
+    world, policy = ToyWorld(), WordPolicy()
+    agent = _word_agent(OracleSelector(), 1, policy=TightPolicy(policy))
+
+    episode = asyncio.run(play_episode(agent, world, world.tasks("test")[0], seed=0))
+
+    # Three decisions, and behind them two, one and no request to look ahead.
+    assert episode.cut_candidates == len(policy.calls) == 3 + 2 + 1
+    # Of every prompt for a third action one step is left out.
+    assert episode.dropped_steps == 3
 
 
 def test_the_oracle_keeps_the_true_reward_of_each_rollout() -> None:

@@ -12,7 +12,7 @@ from lit_qagent.core.seeds import derive_seed
 from lit_qagent.environments.toy import ToyWorld
 from lit_qagent.policies.base import Policy
 from lit_qagent.policies.scripted import ScriptedPolicy
-from tests.toy_players import WordPolicy, make_agent
+from tests.toy_players import TightPolicy, WordPolicy, make_agent
 
 
 class CountingWorld(ToyWorld):
@@ -82,6 +82,29 @@ def test_the_best_of_five_is_the_best_and_bears_the_cost_of_all() -> None:
     assert best.num_trials == 5
     assert len(world.counts) == len(best.trajectory.steps) + best.extra_steps
     assert best.usage.requests == len(policy.calls) == len(world.counts)
+
+
+def test_what_the_policy_had_to_leave_out_is_counted_in_all_trials() -> None:
+    # A head of two messages and two per step: the third decision drops a step.
+    policy = WordPolicy()
+
+    best = _play(BestOfTrials(2), TightPolicy(policy), CountingWorld())
+
+    assert not best.trajectory.success
+    assert best.cut_candidates == best.usage.requests == len(policy.calls) == 6
+    assert best.dropped_steps == 2
+
+
+def test_a_note_that_leaves_out_steps_is_counted_and_is_no_candidate() -> None:
+    world = CountingWorld()
+    learner = Learner(world.tasks("test")[0], solves_after=99)
+    policy = TightPolicy(ScriptedPolicy(script=learner))
+
+    episode = _play(Reflexion(num_trials=2), policy, world)
+
+    assert (episode.num_trials, episode.usage.requests) == (2, 3 + 1 + 3)
+    # Three steps lie before the question about the failure, with room for one.
+    assert (episode.cut_candidates, episode.dropped_steps) == (6, 1 + 2 + 1)
 
 
 def test_reflexion_reads_its_notes_and_ends_at_the_first_success() -> None:

@@ -85,7 +85,9 @@ def count(
 
 async def _decide(agent: GuidedAgent, observation: Observation) -> tuple[list[str], Usage]:
     usage = Usage()
-    decision = await agent.decide(HISTORY, observation, seed=0, usage=usage)
+    decision = await agent.decide(
+        HISTORY, observation, seed=0, on_batch=lambda batch: usage.add(batch.cost)
+    )
     await agent.policy.close()
     return [proposal.text for proposal in decision.proposed.proposals], usage
 
