@@ -72,6 +72,7 @@ async def play_episode(
 
     Raises:
         EpisodeCut: The policy gave no answer, or the world broke, after the first observation.
+        EnvironmentFailure: The world broke before it.
     """
     branch = environment.fork()
     branch.reset(task)

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from lit_qagent.agents.episode import Episode, EpisodeCut, play_episode
 from lit_qagent.agents.guided import GuidedAgent, Proposals, propose_actions
-from lit_qagent.core.errors import ConfigError, PolicyFailure
+from lit_qagent.core.errors import ConfigError, EnvironmentFailure, PolicyFailure
 from lit_qagent.core.records import History, Message, Sampling, Task, Usage
 from lit_qagent.core.seeds import derive_seed
 from lit_qagent.environments.base import Environment
@@ -34,7 +34,7 @@ class Trials(ABC):
     async def play(
         self, agent: GuidedAgent, environment: Environment, task: Task, *, seed: int
     ) -> Episode:
-        """Play a task; see `play_episode`."""
+        """Play a task; see `play_episode` for what is raised."""
 
 
 class SingleTrial(Trials):
@@ -159,12 +159,21 @@ def _trial_seed(seed: int, number: int) -> int:
 
 @contextmanager
 def _costs_of(earlier: list[Episode]) -> Iterator[None]:
-    """Let an episode that is cut bear the cost of the trials before it, too."""
+    """Let an episode that is cut bear the cost of the trials before it, too.
+
+    Raises:
+        EpisodeCut: An episode was cut, or could not start and others were played before; the last
+            of them is then listed.
+    """
     try:
         yield
     except EpisodeCut as cut:
         whole = _with_all_costs(cut.episode, [*earlier, cut.episode])
         raise EpisodeCut(whole) from cut.__cause__
+    except (PolicyFailure, EnvironmentFailure) as error:
+        if not earlier:
+            raise
+        raise EpisodeCut(_with_all_costs(earlier[-1], earlier)) from error
 
 
 def _with_cost_of(episode: Episode, note: Proposals) -> Episode:

@@ -146,7 +146,7 @@ async def _play(
         spent = time.monotonic() - began
         cause = cut.__cause__ or cut
         return PlayedEpisode.failed(planned.key, cause, seconds=spent, episode=cut.episode)
-    except (PolicyFailure, EnvironmentFailure) as error:  # before the first observation
+    except (PolicyFailure, EnvironmentFailure) as error:  # before anything was played
         return PlayedEpisode.failed(planned.key, error, seconds=time.monotonic() - began)
     return PlayedEpisode.finished(planned.key, episode, seconds=time.monotonic() - began)
 

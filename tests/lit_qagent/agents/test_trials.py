@@ -6,8 +6,16 @@ import pytest
 
 from lit_qagent.agents.episode import Episode, EpisodeCut, play_episode
 from lit_qagent.agents.trials import BestOfTrials, Reflexion, SingleTrial, Trials
-from lit_qagent.core.errors import ConfigError, PolicyFailure
-from lit_qagent.core.records import Constraint, Message, Proposal, Sampling, Step, Task
+from lit_qagent.core.errors import ConfigError, EnvironmentFailure, PolicyFailure
+from lit_qagent.core.records import (
+    Constraint,
+    Message,
+    Observation,
+    Proposal,
+    Sampling,
+    Step,
+    Task,
+)
 from lit_qagent.core.seeds import derive_seed
 from lit_qagent.environments.toy import ToyWorld
 from lit_qagent.policies.base import Policy
@@ -172,6 +180,43 @@ def test_a_cut_episode_keeps_its_steps_and_the_cost_of_earlier_trials(answers: i
     assert episode.extra_steps == answers - answers % 3
     assert episode.usage.requests == answers == len(world.counts)
     assert episode.num_trials == answers // 3 + 1
+
+
+class FragileWorld(CountingWorld):
+    """Breaks at a start."""
+
+    def __init__(self, breaks_at: int) -> None:
+        super().__init__()
+        self.breaks_at = breaks_at
+        self.starts: list[str] = []
+
+    def _start(self, task: Task) -> Observation:
+        self.starts.append(task.task_id)
+        if len(self.starts) == self.breaks_at:
+            raise EnvironmentFailure("gone")
+        return super()._start(task)
+
+
+@pytest.mark.parametrize(("trials", "requests"), [(BestOfTrials(4), 6), (Reflexion(4), 6 + 2)])
+def test_a_world_that_breaks_at_the_start_of_a_trial_leaves_the_cost_of_those_before(
+    trials: Trials, requests: int
+) -> None:
+    world = FragileWorld(breaks_at=3)
+    learner = Learner(world.tasks("test")[0], solves_after=99)
+
+    with pytest.raises(EpisodeCut) as cut:
+        _play(trials, ScriptedPolicy(script=learner), world)
+
+    episode = cut.value.episode
+    assert isinstance(cut.value.__cause__, EnvironmentFailure)
+    assert (episode.num_trials, episode.usage.requests) == (2, requests)
+    # What is listed is the trial before.
+    assert len(episode.trajectory.steps) == episode.extra_steps == 3
+
+
+def test_a_world_that_breaks_at_the_first_start_leaves_nothing() -> None:
+    with pytest.raises(EnvironmentFailure, match="gone"):
+        _play(BestOfTrials(4), WordPolicy(), FragileWorld(breaks_at=1))
 
 
 def test_a_note_that_is_never_written_cuts_the_episode_with_its_cost() -> None:
