@@ -53,6 +53,7 @@ class SearchTrials(Trials):
     ) -> None:
         kind = VARIANTS[search.variant]
         self._uses_reward = kind.uses_reward
+        self._priors_are_values = kind.selection == "valued"
         self._search = search
         if not kind.uses_reward:
             self._search = replace(search, stop_at_success=False, revisit_ends=False)
@@ -67,13 +68,14 @@ class SearchTrials(Trials):
 
         Raises:
             EpisodeCut: The policy gave no answer, or the world broke; with what it has cost.
+            EnvironmentFailure: The world cannot start the task.
         """
-        found = _Found()
+        found = _Found(priors_are_values=self._priors_are_values)
         search = TreeSearch(self._setup(agent, environment, seed), task)
         tree = search.tree
         try:
             await found.watch(search)
-            moves = found.best_moves(tree) if self._uses_reward else _most_visited(tree)
+            moves = found.best_moves(tree) if self._uses_reward else found.most_visited(tree)
             return await _act_out(agent, environment, task, seed=seed, moves=moves, found=found)
         except (PolicyFailure, EnvironmentFailure) as error:  # of the search, or before it acts
             raise EpisodeCut(found.nothing_played(search.header)) from error
@@ -96,7 +98,7 @@ class _Move:
 
     Attributes:
         actions: What there was to choose from.
-        values: What the search thinks of each; None where it has not looked.
+        values: What the search thinks each is worth; None unless it knows of all of them.
         chosen: Which one.
     """
 
@@ -115,9 +117,11 @@ class _Move:
 
 @dataclass(kw_only=True)
 class _Found:
-    """What a search has brought: its best episode, and its cost.
+    """What a search has brought: its moves, and its cost.
 
     Attributes:
+        priors_are_values: True if the prior of an action that the search has not tried says what
+            it is worth; a share of the attention does not.
         best: The episode of highest reward, the earlier of two equal ones: a node, and the steps of
             a rollout behind it.
         reward: Its reward.
@@ -125,6 +129,7 @@ class _Found:
         cost: What its requests have cost, those of iterations that failed or were given up too.
     """
 
+    priors_are_values: bool
     best: tuple[int, tuple[Step, ...]] | None = None
     reward: float = -1.0
     num_steps: int = 0
@@ -146,8 +151,18 @@ class _Found:
         if self.best is None:
             return ()
         index, rollout = self.best
-        path = [_chosen(tree, node) for node in tree.path(index)[1:]]
+        path = [self._chosen(tree, node) for node in tree.path(index)[1:]]
         return (*path, *map(_rolled_out, rollout))
+
+    def most_visited(self, tree: SearchTree) -> tuple[_Move, ...]:
+        """Return the moves along the most visited children; ties go to higher values."""
+        moves: list[_Move] = []
+        node = tree.nodes[ROOT]
+        while node.children:
+            children = [tree.nodes[index] for index in node.children]
+            node = max(children, key=lambda child: (child.visits, child.value, child.prior or 0.0))
+            moves.append(self._chosen(tree, node))
+        return tuple(moves)
 
     def usage(self) -> Usage:
         """Return what the policy was asked for."""
@@ -176,6 +191,24 @@ class _Found:
             cut_candidates=self.cost.cut_actions,
         )
 
+    def _chosen(self, tree: SearchTree, node: Node) -> _Move:
+        """Return the move that leads to a node, with its siblings and what is known of them now."""
+        assert node.parent is not None  # the root is no move
+        siblings = [tree.nodes[index] for index in tree.nodes[node.parent].children]
+        known = [self._value(sibling) for sibling in siblings]
+        values = tuple(value for value in known if value is not None)
+        return _Move(
+            actions=tuple(sibling.step.action for sibling in siblings if sibling.step is not None),
+            values=values if len(values) == len(siblings) else None,
+            chosen=siblings.index(node),
+        )
+
+    def _value(self, node: Node) -> float | None:
+        """Return what the search thinks a node is worth; None if it does not know."""
+        if node.visits:
+            return node.value
+        return node.prior if self.priors_are_values else None
+
     def _remember(self, tree: SearchTree, iteration: Iteration) -> None:
         """Keep the best of the ends that an iteration saw, in the tree or in its rollout."""
         first = len(tree.nodes) - len(iteration.children)
@@ -190,32 +223,8 @@ class _Found:
                 self.reward, self.best = last.reward, (index, rollout)
 
 
-def _chosen(tree: SearchTree, node: Node) -> _Move:
-    """Return the move that leads to a node, with its siblings and what is known of them now."""
-    assert node.parent is not None  # the root is no move
-    siblings = [tree.nodes[index] for index in tree.nodes[node.parent].children]
-    known = [sibling.prior if not sibling.visits else sibling.value for sibling in siblings]
-    values = tuple(value for value in known if value is not None)
-    return _Move(
-        actions=tuple(sibling.step.action for sibling in siblings if sibling.step is not None),
-        values=values if len(values) == len(siblings) else None,
-        chosen=siblings.index(node),
-    )
-
-
 def _rolled_out(step: Step) -> _Move:
     return _Move(actions=(step.action,), values=None, chosen=0)
-
-
-def _most_visited(tree: SearchTree) -> tuple[_Move, ...]:
-    """Return the moves from the root along the most visited children; ties go to higher values."""
-    moves: list[_Move] = []
-    node = tree.nodes[ROOT]
-    while node.children:
-        children = [tree.nodes[index] for index in node.children]
-        node = max(children, key=lambda child: (child.visits, child.value, child.prior or 0.0))
-        moves.append(_chosen(tree, node))
-    return tuple(moves)
 
 
 async def _act_out(

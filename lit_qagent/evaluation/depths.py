@@ -17,7 +17,7 @@ def decisions_by_depth(episodes: Iterable[PlayedEpisode]) -> list[dict[str, Any]
     Returns:
         ``depth`` (steps taken before), ``decisions``, ``invalid_rate``, ``distinct`` (mean number
         of different commands) and ``score_gain``: mean value of the executed action above the
-        mean of all candidates, None if no values were computed.
+        mean of all candidates, over the decisions that have values; None without any.
     """
     steps: defaultdict[int, list[PlayedStep]] = defaultdict(list)
     for episode in episodes:

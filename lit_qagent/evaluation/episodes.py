@@ -37,7 +37,8 @@ class PlayedStep:
         observation: The world's text after it.
         valid: False if the world could not carry it out.
         candidates: Every proposed action, in the order of the policy.
-        scores: One value per candidate if the selector computes values, else None.
+        scores: One value per candidate if the selector computes values, or the search before acting
+            knows of all of them; else None.
         chosen: Position of the executed action among the candidates.
         returns: An oracle's single rollouts: per candidate the true rewards whose mean its score
             is. None of any other agent, and in files of versions that did not keep them.

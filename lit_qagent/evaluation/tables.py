@@ -7,6 +7,8 @@ from lit_qagent.evaluation.outcomes import OUTCOMES
 
 MAIN = "reward"
 FLAG = " †"
+_NO_VALUES = ("FirstSelector", "RandomSelector", "MajoritySelector")
+_SEARCH = "SearchTrials"
 _VALUE_NAMES = {
     "MostLikelySelector": "log-probability per token",
     "OracleSelector": "true return",
@@ -204,7 +206,12 @@ def flagged_pair(name: str, report: Mapping[str, Any]) -> str:
 
 def value_name(row: Mapping[str, Any]) -> str:
     """Return what an agent's values are, for the reader of an episode."""
-    return _VALUE_NAMES.get(row["selector"].rpartition(".")[2], "Q")
+    selector = row["selector"].rpartition(".")[2]
+    name = _VALUE_NAMES.get(selector, "Q")
+    if "trials" not in row or row["trials"]["class"].rpartition(".")[2] != _SEARCH:
+        return name
+    search = "value of the search"
+    return search if selector in _NO_VALUES else f"{search}, behind it {name}"
 
 
 def flag_notes(report: Mapping[str, Any]) -> list[str]:

@@ -9,6 +9,7 @@ import pytest
 
 from data_collection.agent import SearchTrials
 from data_collection.spec import SearchSpec
+from data_collection.variants import sigmoid
 from lit_qagent.agents.episode import Episode, EpisodeCut
 from lit_qagent.agents.guided import GuidedAgent
 from lit_qagent.agents.prompts import PromptSpec
@@ -75,6 +76,31 @@ def test_the_best_episode_that_the_search_saw_is_played_once_and_its_cost_is_cou
     assert first.selection.scores is not None
     assert len(first.selection.scores) == len(first.proposed.proposals) > 1
     assert second.action == "a"
+
+
+@pytest.mark.parametrize(
+    ("variant", "scores"),
+    [
+        ("uct", None),
+        ("puct", None),  # the prior of "b" is a share and no value
+        ("q_value", (1.0, sigmoid(-2.0))),
+        ("q_only", (sigmoid(2.0), sigmoid(-2.0))),
+    ],
+)
+def test_values_are_shown_of_what_the_search_has_valued(
+    variant: str, scores: tuple[float, float] | None
+) -> None:
+    policy = PlannedPolicy({"": ["a", "b"]})
+    player = make_agent(policy, scorer=LetterScorer("a"))
+    trials = search(variant=variant, num_iterations=1)
+
+    # The search looks at "a", which ends the episode with a success, and never at "b".
+    episode = play(trials, LetterWorld(rewards={"a": 1.0}), player)
+
+    [decision] = episode.decisions
+    assert decision.action == "a"
+    assert len(decision.proposed.proposals) == 2
+    assert decision.selection.scores == scores
 
 
 def test_a_search_that_may_stop_at_a_success_costs_less() -> None:
@@ -338,6 +364,9 @@ def test_it_is_one_agent_of_a_comparison_and_flagged(tmp_path: Path) -> None:
     text = (tmp_path / "out" / "report.md").read_text()
     assert "† mcts: uses the true reward and copies of the world" in text
     assert "mcts †" in text
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "value of the search = " in page
+    assert "Q = " not in page  # no selector here has any
 
 
 def test_a_search_that_needs_a_q_model_says_so(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,6 +23,7 @@ from lit_qagent.evaluation.tables import (
     difference_table,
     failure_table,
     regret_note,
+    value_name,
 )
 from tests.lit_qagent.evaluation.results import hand_made, make_folder, write_results
 from tests.toy_players import WordScorer, make_episode, make_evaluation
@@ -179,3 +181,19 @@ def test_an_adaptive_agent_is_shown_with_what_it_sampled(tmp_path: Path) -> None
     }  # fmt: skip
     for kind in ("md", "html"):
         assert "≤ 8, mean 3.8" in (tmp_path / f"report.{kind}").read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("selector", "alone", "after_search"),
+    [
+        ("QSelector", "Q", "value of the search, behind it Q"),
+        ("OracleSelector", "true return", "value of the search, behind it true return"),
+        ("FirstSelector", "Q", "value of the search"),
+    ],
+)
+def test_values_are_called_what_they_are(selector: str, alone: str, after_search: str) -> None:
+    row: dict[str, Any] = {"selector": f"a.{selector}"}
+
+    assert value_name(row) == alone
+    assert value_name(row | {"trials": {"class": "b.BestOfTrials"}}) == alone
+    assert value_name(row | {"trials": {"class": "b.SearchTrials"}}) == after_search
