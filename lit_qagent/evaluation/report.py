@@ -191,9 +191,10 @@ def _agent_row(summary: AgentSummary) -> dict[str, Any]:
 def _sampled(agent: Mapping[str, Any], episodes: Sequence[PlayedEpisode]) -> dict[str, Any]:
     """Return what an adaptive agent sampled, None without a decision; of others nothing.
 
-    Theirs is ``num_candidates`` itself, which of an adaptive agent is only the most.
+    Theirs is ``num_candidates`` itself, which of an adaptive agent is only the most. The decisions
+    of a search before acting list distinct actions, whatever was sampled.
     """
-    if agent["selector"] != _ADAPTIVE:
+    if agent["selector"] != _ADAPTIVE or "search" in agent.get("trials", {}):
         return {}
     return {"candidates_per_decision": candidates_per_decision(episodes)}
 

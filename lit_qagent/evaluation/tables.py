@@ -204,6 +204,11 @@ def flagged_pair(name: str, report: Mapping[str, Any]) -> str:
     return name + FLAG if any(agents[one].get("uses") for one in name.split(" - ")) else name
 
 
+def num_candidates(row: Mapping[str, Any]) -> int:
+    """Return the most candidates of a decision; of a search before acting, of an expansion."""
+    return int(row.get("trials", {}).get("search", row)["num_candidates"])
+
+
 def value_name(row: Mapping[str, Any]) -> str:
     """Return what an agent's values are, for the reader of an episode."""
     selector = row["selector"].rpartition(".")[2]
@@ -245,7 +250,7 @@ def p_text(p_value: float | None) -> str:
 
 def _candidates_text(row: Mapping[str, Any]) -> str:
     """Return an agent's candidates per decision: of an adaptive one their limit and their mean."""
-    limit = str(row["num_candidates"])
+    limit = str(num_candidates(row))
     if "candidates_per_decision" not in row:
         return limit
     mean = row["candidates_per_decision"]

@@ -31,6 +31,7 @@ from lit_qagent.environments.toy import ToyWorld
 from lit_qagent.evaluation.report import write_report
 from lit_qagent.evaluation.shard import EpisodeShard
 from lit_qagent.evaluation.specs import AgentSpec
+from lit_qagent.evaluation.tables import agent_table
 from lit_qagent.policies.base import Policy
 from tests.data_collection.parts import LetterWorld, PlannedPolicy, SeededPolicy
 from tests.toy_players import TightPolicy, WordPolicy, WordScorer, make_agent, make_evaluation
@@ -358,6 +359,8 @@ def test_it_is_one_agent_of_a_comparison_and_flagged(tmp_path: Path) -> None:
     assert agents["q_search"]["uses"] == "copies of the world"
     assert agents["mcts"]["trials"]["search"]["num_iterations"] == 8
     assert agents["q_search"]["reward"] == 1.0  # WordScorer is the optimal Q
+    shown = {row[0]: row[1] for row in agent_table(report)}
+    assert shown == {"agent": "n", "q_guided": "1", "mcts †": "4", "q_search †": "16"}
     cost = {name: row["cost"] for name, row in agents.items()}
     assert cost["mcts"]["requests"] > cost["q_guided"]["requests"]
     assert cost["mcts"]["environment_steps"] > cost["q_guided"]["environment_steps"]
@@ -366,6 +369,8 @@ def test_it_is_one_agent_of_a_comparison_and_flagged(tmp_path: Path) -> None:
     assert "mcts †" in text
     page = (tmp_path / "out" / "report.html").read_text()
     assert "value of the search = " in page
+    assert "of an agent that searches first, per expansion" in page
+    assert "of an agent that searches first, per expansion" in text
     assert "Q = " not in page  # no selector here has any
 
 

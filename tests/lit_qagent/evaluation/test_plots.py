@@ -32,6 +32,49 @@ def test_only_agents_that_differ_in_their_candidates_alone_share_a_line() -> Non
     assert [text for text in legend if text.startswith(("First", "Adaptive"))] == lines
 
 
+def search_row(num_candidates: int, **search: Any) -> dict[str, Any]:  # noqa: ANN401
+    """A row of an agent that samples so many candidates per expansion before it acts."""
+    settings = {"num_iterations": 3, "num_candidates": num_candidates, "eta": 2.0, **search}
+    trials = {"class": "b.SearchTrials", "needs_scorer": False, "uses": "x", "search": settings}
+    return agent_row(1, trials=trials)
+
+
+def line_names(plot: str) -> list[str]:
+    """The names of lines in a legend, those of several rows as one."""
+    names: list[str] = []
+    for text in re.findall(r">([^<>]+)</text>", plot):
+        if text.startswith("First"):
+            names.append(text)
+        elif names and " " in text and not text.startswith("candidates"):
+            names[-1] += f" {text}"
+    return names
+
+
+def test_agents_that_differ_in_the_options_of_their_trials_share_no_line() -> None:
+    best = {"class": "b.BestOfTrials", "uses": "x", "needs_scorer": False}
+    agents = {
+        "uct": search_row(5),
+        "uct_9": search_row(9),
+        "puct": search_row(5, variant="puct"),
+        "q_only": search_row(5, variant="q_only", num_iterations=12),
+        "best_of_3": agent_row(1, trials={**best, "num_trials": 3}),
+        "best_of_5": agent_row(1, trials={**best, "num_trials": 5}),
+    }
+
+    assert line_names(curve_plots(agents, {})["reward_by_n"]) == [
+        "First + SearchTrials, num_iterations 3",
+        "First + SearchTrials, num_iterations 3, variant puct",
+        "First + SearchTrials, num_iterations 12, variant q_only",
+        "First + BestOfTrials, num_trials 3",
+        "First + BestOfTrials, num_trials 5",
+    ]
+
+
+def test_an_agent_that_searches_stands_at_the_candidates_of_an_expansion() -> None:
+    assert "reward_by_n" in curve_plots({"a": search_row(5), "b": search_row(9)}, {})
+    assert "reward_by_n" not in curve_plots({"a": search_row(5), "b": agent_row(5)}, {})
+
+
 def test_reward_is_drawn_against_tokens_for_any_two_agents() -> None:
     plain, best = agent_row(1), agent_row(1, selector="a.QSelector")
 
