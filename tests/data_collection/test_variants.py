@@ -327,6 +327,16 @@ def test_every_variant_says_whether_it_uses_the_true_reward() -> None:
     assert all(f"| ``{name}`` |" in text for name in VARIANTS)
 
 
+def test_variants_without_the_true_reward_never_come_back_to_ends_that_would_be_worth_it() -> None:
+    without = {name for name, kind in VARIANTS.items() if not kind.uses_reward}
+    assert without == {"q_only", "score_only"}
+    for name in without:
+        with pytest.raises(ConfigError, match=rf"revisit_ends is true, .*variant '{name}' never"):
+            SearchSpec(variant=name, revisit_ends=True)  # type: ignore[arg-type]
+        SearchSpec(variant=name)  # type: ignore[arg-type]
+    SearchSpec(variant="q_value", revisit_ends=True)
+
+
 class OptimalScorer:
     """Knows the toy world: Q is the best reward that can still be had after an action."""
 
