@@ -104,14 +104,14 @@ async def _step(environment: Environment, action: str, timeout_s: float | None) 
 
 
 async def _act_in_time(environment: Environment, action: str, timeout_s: float) -> Step:
-    limit = asyncio.timeout(timeout_s)
+    acting = asyncio.ensure_future(environment.act(action))
     try:
-        async with limit:
-            return await environment.act(action)
-    except TimeoutError:
-        if limit.expired():
-            raise StepTimedOut from None
-        raise
+        done, _ = await asyncio.wait([acting], timeout=timeout_s)
+    finally:
+        acting.cancel()  # which changes nothing once it is done
+    if not done:
+        raise StepTimedOut
+    return acting.result()
 
 
 def _do(do: Callable[[], T], timeout_s: float) -> T:
