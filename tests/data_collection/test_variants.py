@@ -9,7 +9,7 @@ import pytest
 
 from data_collection.asking import critique_note, siblings_note
 from data_collection.iterations import Iteration, iteration_from_json, iteration_to_json
-from data_collection.search import TreeSearch, search_tree
+from data_collection.search import TreeSearch
 from data_collection.setup import SearchSetup
 from data_collection.spec import SearchSpec
 from data_collection.tree import ROOT, SearchTree
@@ -21,7 +21,13 @@ from lit_qagent.core.records import Constraint, History, Message, Proposal, Samp
 from lit_qagent.environments.toy import ToyWorld
 from lit_qagent.policies.base import Policy
 from lit_qagent.policies.scripted import ScriptedPolicy
-from tests.data_collection.parts import LetterWorld, SeededPolicy, make_setup, make_step
+from tests.data_collection.parts import (
+    LetterWorld,
+    SeededPolicy,
+    make_setup,
+    make_step,
+    search_tree,
+)
 
 REWARDS = {"aa": 0.0, "ab": 0.5, "ba": 0.25, "bb": 1.0, "ca": 0.0}
 

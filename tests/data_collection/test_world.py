@@ -11,7 +11,7 @@ import pytest
 
 from data_collection.collect import collect
 from data_collection.iterations import Iteration
-from data_collection.search import TreeSearch, search_tree
+from data_collection.search import TreeSearch
 from data_collection.setup import SearchSetup
 from data_collection.spec import SearchSpec
 from data_collection.store import TreeStore
@@ -20,7 +20,7 @@ from lit_qagent.agents.prompts import PromptSpec
 from lit_qagent.core.errors import ConfigError, EnvironmentFailure
 from lit_qagent.core.records import Observation, Sampling, Task
 from lit_qagent.environments.base import Outcome
-from tests.data_collection.parts import LetterWorld, PlannedPolicy, SeededPolicy
+from tests.data_collection.parts import LetterWorld, PlannedPolicy, SeededPolicy, search_tree
 
 
 class HangingWorld(LetterWorld):
@@ -169,7 +169,7 @@ def test_a_world_that_blocks_hangs_alone() -> None:
                 time.sleep(0.5)
             return LetterWorld._act(self, command)
 
-    setup = replace(_setup(), environment=Blocking(rewards={"a": 0.5, "bx": 1.0, "ba": 0.25}))
+    setup = replace(_setup(0.2), environment=Blocking(rewards={"a": 0.5, "bx": 1.0, "ba": 0.25}))
     search = TreeSearch(setup, setup.environment.tasks("train")[0])
     assert asyncio.run(search_tree(search, lambda _: None)).reason == "exhausted"
     texts = [node.step.observation.text for node in search.tree.nodes if node.step]
