@@ -17,7 +17,7 @@ from typing import Any
 
 from rows import add_json_option, show
 
-from data_collection.search import TreeSearch, search_tree
+from data_collection.search import TreeSearch
 from data_collection.setup import SearchSetup
 from data_collection.spec import SearchSpec
 from data_collection.tree import SearchTree
@@ -94,7 +94,9 @@ def _setup(world: ToyWorld, leaves: int, delay_s: float) -> SearchSetup:
 
 async def _search_one_by_one(searches: Sequence[TreeSearch]) -> None:
     for search in searches:
-        await search_tree(search, lambda _: None)
+        while search.end_reason is None:
+            await search.iterate()
+        await search.close()
 
 
 def ordered(world: ToyWorld, task: Task, tree: SearchTree) -> list[bool]:

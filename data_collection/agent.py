@@ -56,7 +56,7 @@ class SearchTrials(Trials):
         self._priors_are_values = kind.selection == "valued"
         self._search = search
         if not kind.uses_reward:
-            self._search = replace(search, stop_at_success=False, revisit_ends=False)
+            self._search = replace(search, stop_at_success=False)
         self.needs_scorer = kind.needs_scorer
         self.uses = f"the true reward and {_COPIES}" if kind.uses_reward else _COPIES
         self.search = self._search.manifest()

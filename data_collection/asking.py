@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from data_collection.iterations import Cost
 from lit_qagent.agents.guided import Proposals, propose_actions
 from lit_qagent.agents.prompts import PromptSpec, action_constraint
-from lit_qagent.core.errors import PolicyFailure
+from lit_qagent.core.errors import ContextOverflow, PolicyFailure
 from lit_qagent.core.records import (
     Constraint,
     History,
@@ -106,20 +106,27 @@ class Asking:
             n: Samples asked for, in one request.
             purpose: What for; with ``step`` it tells the requests of an iteration apart.
             step: Count within the purpose.
-            note: What to add to this prompt.
+            note: What to add to this prompt; left out if there is no room for it beside the last
+                step.
             without: Actions that are left out where the world lists the legal ones.
 
         Raises:
             PolicyFailure: The policy gave no answer.
         """
-        proposed = await propose_actions(
-            self.policy,
-            self._show(history, note),
-            n,
-            self.sampling,
-            constraint=_leave_out(action_constraint(observation, self.prompt), without),
-            seed=self._seed(purpose, step),
-        )
+        try:
+            proposed = await propose_actions(
+                self.policy,
+                self._show(history, note),
+                n,
+                self.sampling,
+                constraint=_leave_out(action_constraint(observation, self.prompt), without),
+                seed=self._seed(purpose, step),
+                min_steps=1 if note else 0,
+            )
+        except ContextOverflow:
+            if not note:
+                raise
+            return await self.propose(history, observation, n, purpose, step, without=without)
         if not proposed.proposals:
             raise PolicyFailure(
                 f"{type(self.policy).__name__} returned no action for {n} asked; "
@@ -129,15 +136,21 @@ class Asking:
         return proposed.proposals
 
     async def critique(self, history: History, action: str, step: int) -> str:
-        """Return what speaks against an action."""
+        """Return what speaks against an action; empty if there is no room for the question."""
         return await self._remark(history, f"{_ASK_CRITIQUE}\n{action}", "critique", step)
 
     async def reflect(self, history: History, reward: float) -> str:
-        """Return what a finished, failed episode teaches, on one line."""
+        """Return what a finished, failed episode teaches, on one line.
+
+        Empty if there is no room for the question.
+        """
         return await self._remark(history, _ASK_REFLECTION.format(reward=reward), "reflect", 0)
 
     async def score(self, history: History, action: str, step: int) -> float | None:
-        """Return the critic's score of an action in [0, 1]; None if its answer is no score."""
+        """Return the critic's score of an action in [0, 1].
+
+        None if its answer is no score, or there is no room for the question; both are counted.
+        """
         sampling = replace(self.sampling, max_tokens=_SCORE_TOKENS, stop=())
         constraint = Constraint(choices=_SCORES) if self.prompt.constrain else None
         text = await self._ask(
@@ -163,14 +176,22 @@ class Asking:
         purpose: str,
         step: int,
     ) -> str:
-        proposed = await propose_actions(
-            self.critic,
-            self._show(history, question),
-            1,
-            sampling,
-            constraint=constraint,
-            seed=self._seed(purpose, step),
-        )
+        """Return the critic's answer; empty if the question has no room beside the last step.
+
+        Then nobody is asked, as without the question any answer would be an action.
+        """
+        try:
+            proposed = await propose_actions(
+                self.critic,
+                self._show(history, question),
+                1,
+                sampling,
+                constraint=constraint,
+                seed=self._seed(purpose, step),
+                min_steps=1,
+            )
+        except ContextOverflow:
+            return ""
         if not proposed.proposals:
             raise PolicyFailure(f"{type(self.critic).__name__} gave no answer to a {purpose}")
         self._count(proposed, is_action=False)

@@ -36,13 +36,16 @@ async def propose_conditionally(
 async def propose_after_critique(
     asking: Asking, history: History, observation: Observation, n: int
 ) -> Candidates:
-    """Sample n actions one by one; each prompt holds what speaks against the action before it."""
+    """Sample n actions one by one; each prompt holds what speaks against the action before it.
+
+    Where nothing was said against it, as the context is too short, it is not shown either.
+    """
     texts: list[str] = []
     for step in range(n):
         note = ""
         if texts:
             critique = await asking.critique(history, texts[-1], step)
-            note = critique_note(texts[-1], critique)
+            note = critique_note(texts[-1], critique) if critique else ""
         [proposal, *_] = await asking.propose(
             history, observation, 1, "expand", step, note=note, without=texts[-1:]
         )

@@ -46,7 +46,8 @@ class Cost:
         generated_tokens: Tokens of the answers.
         dropped_steps: Oldest steps left out of prompts because the context was too short.
         cut_actions: Answers that the token limit cut.
-        unread_scores: Answers that should have been a score and were none.
+        unread_scores: Scores that were asked for and not given: the answer was none, or the context
+            too short for the question.
     """
 
     requests: int = 0

@@ -11,13 +11,13 @@ tree, so the tree does not depend on the clock, and going on from a part gives t
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from data_collection.asking import Asking
 from data_collection.expansion import EXPANSIONS
 from data_collection.growing_tree import GrowingTree
-from data_collection.iterations import Cost, Failure, Iteration, TreeEnd, TreeHeader
+from data_collection.iterations import Cost, Failure, Iteration, TreeHeader
 from data_collection.setup import SearchSetup
 from data_collection.tree import ROOT
 from data_collection.tree_file import tree_id_of
@@ -25,7 +25,7 @@ from data_collection.uct import Descent, Pending
 from data_collection.variants import VARIANTS, Evaluation, Expanded
 from data_collection.world import Branch, act_all, in_time
 from lit_qagent.agents.prompts import start_history
-from lit_qagent.core.errors import EnvironmentFailure, PolicyFailure, StoreError
+from lit_qagent.core.errors import EnvironmentFailure, StoreError
 from lit_qagent.core.records import History, Message, Step, Task
 from lit_qagent.environments.base import Environment
 
@@ -278,27 +278,6 @@ class TreeSearch(GrowingTree):
                     "deterministic or has changed, so this tree cannot be continued"
                 )
         return branch
-
-
-async def search_tree(search: TreeSearch, record: Callable[[Iteration], None]) -> TreeEnd:
-    """Search until the tree is done; a failure of the policy or the world ends it as ``failed``.
-
-    Args:
-        search: The search, fresh or to be continued.
-        record: Called once per iteration, as soon as it is done.
-    """
-    try:
-        while (reason := search.end_reason) is None:
-            try:
-                iteration = await search.iterate()
-            except (PolicyFailure, EnvironmentFailure) as error:
-                return search.end("failed", failure_of(error, search))
-            record(iteration)
-            # A policy that answers at once never suspends; the other trees and Ctrl-C get a turn.
-            await asyncio.sleep(0)
-        return search.end(reason)
-    finally:
-        await search.close()
 
 
 def failure_of(error: Exception, search: GrowingTree) -> Failure:

@@ -17,6 +17,8 @@ _LATER = (
     "score_weight",
 )
 
+_WITHOUT_REWARD = ("q_only", "score_only")
+
 
 @dataclass(frozen=True, kw_only=True)
 class SearchSpec:
@@ -33,7 +35,8 @@ class SearchSpec:
         revisit_ends: Let selection come back to ends that are known already, as plain UCT does:
             values then approach those of the best play, and only num_iterations or a success
             ends a tree. False spends every iteration on something new and ends when nothing is
-            left.
+            left. An end that is visited again is worth its true reward, so q_only and score_only
+            refuse it.
         variant: How leaves are selected and evaluated. All but q_value use the true reward in
             every evaluation; all end early on it if stop_at_success. uct: the paper's search, one
             rollout of the policy. puct: a Q-model says where to look first. q_rollout: in rollouts
@@ -76,6 +79,12 @@ class SearchSpec:
         for name in ("eta", "prior_weight"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"search.{name} must be >= 0, got {getattr(self, name)}")
+        if self.revisit_ends and self.variant in _WITHOUT_REWARD:
+            raise ConfigError(
+                f"search.revisit_ends is true, but search.variant {self.variant!r} never looks at "
+                "the true reward, which is what an end is worth when it is visited again; set "
+                "revisit_ends false or take another variant"
+            )
         if self.prior_temperature <= 0:
             raise ConfigError(f"search.prior_temperature must be > 0, got {self.prior_temperature}")
         if not 0 <= self.score_weight <= 1:

@@ -31,7 +31,8 @@ class Summary:
         generated_tokens: Tokens of their answers.
         dropped_steps: Oldest steps left out of prompts because the context was too short.
         cut_actions: Answers that the token limit cut.
-        unread_scores: Answers of the policy that should have been a score and were none.
+        unread_scores: Scores that were asked for and not given: the answer was none, or the context
+            too short for the question.
         torn_lines: Half-written iterations that a kill left and that were dropped.
         not_started: Tasks whose episode the world could not start.
         not_started_tasks: Their ids, and why; the next run tries them again.

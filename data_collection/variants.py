@@ -24,9 +24,8 @@ from data_collection.spec import SearchSpec
 from data_collection.uct import Selection
 from data_collection.world import Branch, act
 from lit_qagent.agents.prompts import extend_history
-from lit_qagent.agents.selection import Scorer
+from lit_qagent.agents.selection import Scorer, finite_scores
 from lit_qagent.core.actions import canonical_action
-from lit_qagent.core.errors import ModelError
 from lit_qagent.core.records import SUCCESS_REWARD, History, Step
 from lit_qagent.environments.base import Environment
 
@@ -120,13 +119,7 @@ class Variant:
 
     async def _q_values(self, history: History, actions: Sequence[str]) -> list[float]:
         assert self.scorer is not None  # SearchSetup sees to it
-        values = await self.scorer.score(history, actions)
-        if len(values) != len(actions) or not all(map(math.isfinite, values)):
-            raise ModelError(
-                f"{type(self.scorer).__name__} gave {values} for {len(actions)} actions; a scorer "
-                "gives one finite value each. Everything finished is kept: mend it and run again"
-            )
-        return values
+        return await finite_scores(self.scorer, history, actions)
 
 
 class Puct(Variant):

@@ -37,11 +37,17 @@ async def act(environment: Environment, action: str, timeout_s: float | None = N
         environment: The branch.
         action: What to do.
         timeout_s: Seconds it may take; None waits for ever.
+
+    Raises:
+        EnvironmentFailure: The world lost what it needs, such as a server; its own time-outs are
+            no statement about the action.
     """
     try:
         step = await _step(environment, action, timeout_s)
-    except (StepTimedOut, TimeoutError):
+    except StepTimedOut:
         return Branch(_timed_out(action), environment)
+    except OSError as error:
+        raise _failure(f"{environment.name}: a step", error) from error
     seen = step.observation
     if seen.admissible is None and seen.pattern is None:
         return Branch(step, environment)
@@ -66,35 +72,46 @@ def in_time(do: Callable[[], T], timeout_s: float | None, what: str) -> T:
         what: Name of it, for the error.
 
     Raises:
-        EnvironmentFailure: It takes too long.
+        EnvironmentFailure: It takes too long, or the world lost what it needs.
     """
-    if timeout_s is None:
-        return do()
     try:
-        return _do(do, timeout_s)
+        return do() if timeout_s is None else _do(do, timeout_s)
     except StepTimedOut:
         raise EnvironmentFailure(
             f"{what} took longer than step_timeout_s ({timeout_s:g} s); raise it, or see what the "
             "world waits for"
         ) from None
+    except OSError as error:
+        raise _failure(what, error) from error
 
 
 async def act_all(
     above: Environment, actions: Sequence[str], timeout_s: float | None
 ) -> list[Branch]:
     """Step one fork per action; those of a world that blocks at the same time."""
+    if not above.blocks:
+        return [await act(above.fork(), action, timeout_s) for action in actions]
     steps = [act(above.fork(), action, timeout_s) for action in actions]
-    if above.blocks:
-        return list(await asyncio.gather(*steps))
-    return [await step for step in steps]
+    return list(await asyncio.gather(*steps))
 
 
 async def _step(environment: Environment, action: str, timeout_s: float | None) -> Step:
     if timeout_s is None:
         return await environment.act(action)
     if environment.blocks:
-        return await asyncio.wait_for(environment.act(action), timeout_s)
+        return await _act_in_time(environment, action, timeout_s)
     return _do(lambda: environment.step(action), timeout_s)
+
+
+async def _act_in_time(environment: Environment, action: str, timeout_s: float) -> Step:
+    acting = asyncio.ensure_future(environment.act(action))
+    try:
+        done, _ = await asyncio.wait([acting], timeout=timeout_s)
+    finally:
+        acting.cancel()  # which changes nothing once it is done
+    if not done:
+        raise StepTimedOut
+    return acting.result()
 
 
 def _do(do: Callable[[], T], timeout_s: float) -> T:
@@ -142,6 +159,10 @@ def _limit(seconds: float) -> Iterator[None]:
 
 def _raise(number: int, frame: object) -> None:
     raise StepTimedOut
+
+
+def _failure(what: str, error: OSError) -> EnvironmentFailure:
+    return EnvironmentFailure(f"{what} failed ({type(error).__name__}: {error})")
 
 
 def _timed_out(action: str) -> Step:

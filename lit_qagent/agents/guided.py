@@ -71,11 +71,21 @@ async def propose_actions(
     *,
     constraint: Constraint | None,
     seed: int,
+    min_steps: int = 0,
 ) -> Proposals:
     """Ask a policy for n actions, leaving out the oldest steps if the prompt is too long.
 
+    Args:
+        policy: Who is asked.
+        history: The chat so far.
+        n: Number of samples.
+        sampling: How to sample.
+        constraint: What an action may look like; None leaves it free.
+        seed: Of the sampling.
+        min_steps: Newest steps that are never left out; 1 where the last one holds a question.
+
     Raises:
-        ContextOverflow: The prompt is too long even without any earlier step.
+        ContextOverflow: The prompt is too long even without any step that may be left out.
         PolicyFailure: The policy gave no answer.
     """
     shown = history
@@ -85,7 +95,7 @@ async def propose_actions(
                 shown.messages, n, sampling, constraint=constraint, seed=seed
             )
         except ContextOverflow:
-            if not shown.num_steps:
+            if shown.num_steps <= min_steps:
                 raise
             shown = shown.without_oldest_step()
             continue

@@ -272,9 +272,14 @@ async def finite_scores(scorer: Scorer, history: History, candidates: Sequence[s
     """Return a scorer's values; the highest of values with a NaN among them is any of them.
 
     Raises:
-        ModelError: A value is not finite.
+        ModelError: A value is not finite, or there is not one for each candidate.
     """
     values = await scorer.score(history, candidates)
+    if len(values) != len(candidates):
+        raise ModelError(
+            f"{type(scorer).__name__} gave {len(values)} values for {len(candidates)} candidates; "
+            "a scorer gives one each"
+        )
     for candidate, value in zip(candidates, values, strict=True):
         if not math.isfinite(value):
             raise ModelError(

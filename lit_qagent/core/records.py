@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from lit_qagent.core.errors import ConfigError
+from lit_qagent.core.text import whole_letters
 
 Role = Literal["system", "user", "assistant"]
 SUCCESS_REWARD = 1.0
@@ -164,7 +165,7 @@ class Proposal:
     """One action that a policy proposes.
 
     Attributes:
-        text: The whole message.
+        text: The whole message; halves of letters in it become the replacement character.
         num_tokens: Tokens of its own that were sampled; 0 if it was certain.
         log_prob: Sum over the tokens, natural log; None if the policy does not say.
         finish_reason: ``stop``, or ``length`` if the token limit cut it.
@@ -178,6 +179,10 @@ class Proposal:
     log_prob: float | None = None
     finish_reason: str = "stop"
     cost: RequestCost = RequestCost()
+
+    def __post_init__(self) -> None:
+        if not self.text.isascii():
+            object.__setattr__(self, "text", whole_letters(self.text))
 
 
 def total_cost(proposals: Iterable[Proposal]) -> RequestCost:

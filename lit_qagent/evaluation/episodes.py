@@ -11,6 +11,7 @@ from typing import Any, BinaryIO, Final, Literal, NamedTuple, Self
 from lit_qagent.agents.episode import Episode
 from lit_qagent.core.errors import ContextOverflow, PolicyFailure, StoreError
 from lit_qagent.core.records import RequestCost, Usage
+from lit_qagent.core.text import whole_letters
 
 TRAJECTORIES_GLOB = "trajectories*.jsonl"
 
@@ -252,7 +253,8 @@ class EpisodeLog:
     def append(self, episode: PlayedEpisode) -> None:
         """Write one line and hand it to the operating system, so that a killed process keeps it."""
         line = json.dumps(episode.to_dict(), ensure_ascii=False)
-        self._file.write(line.encode() + b"\n")
+        # A world or an error may say half a letter, which no file can hold.
+        self._file.write(whole_letters(line).encode() + b"\n")
         self._file.flush()
 
 

@@ -86,5 +86,6 @@ def _tries(policy: Mapping[str, Any]) -> int | None:
 
 def _wrapped(policy: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     yield policy
-    if isinstance(policy.get("answers"), Mapping):
-        yield from _wrapped(policy["answers"])
+    answers = policy.get("answers")  # settings of the other policy; a script's go by messages
+    if isinstance(answers, Mapping) and isinstance(answers.get("policy"), str):
+        yield from _wrapped(answers)

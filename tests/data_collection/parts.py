@@ -2,13 +2,15 @@
 
 import asyncio
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from data_collection.iterations import Iteration, TreeEnd
+from data_collection.search import TreeSearch, failure_of
 from data_collection.setup import SearchSetup
 from data_collection.spec import SearchSpec
 from lit_qagent.agents.prompts import PromptSpec
-from lit_qagent.core.errors import PolicyFailure
+from lit_qagent.core.errors import EnvironmentFailure, PolicyFailure
 from lit_qagent.core.records import Constraint, Message, Observation, Proposal, Sampling, Step, Task
 from lit_qagent.environments.base import Environment, Outcome
 from lit_qagent.policies.base import Policy
@@ -124,6 +126,18 @@ class PlannedPolicy(Policy):
 
     def settings(self) -> dict[str, Any]:
         return {"name": "planned"}
+
+
+async def search_tree(search: TreeSearch, record: Callable[[Iteration], None]) -> TreeEnd:
+    """Search a tree to its end, as the workers of a run do, and hand over every iteration."""
+    try:
+        while (reason := search.end_reason) is None:
+            record(await search.iterate())
+        return search.end(reason)
+    except (PolicyFailure, EnvironmentFailure) as error:
+        return search.end("failed", failure_of(error, search))
+    finally:
+        await search.close()
 
 
 def make_setup(

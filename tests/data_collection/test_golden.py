@@ -9,9 +9,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from data_collection.search import TreeSearch, search_tree
+from data_collection.search import TreeSearch
 from data_collection.spec import SearchSpec
-from tests.data_collection.parts import LetterWorld, SeededPolicy, make_setup
+from tests.data_collection.parts import LetterWorld, SeededPolicy, make_setup, search_tree
 
 GOLDEN = Path(__file__).with_name("golden_tree.json")
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from data_collection.iterations import Cost, Iteration
-from data_collection.search import TreeSearch, search_tree
+from data_collection.search import TreeSearch
 from data_collection.setup import SearchSetup
 from data_collection.spec import SearchSpec
 from data_collection.tree import ROOT, SearchTree
@@ -19,6 +19,7 @@ from tests.data_collection.parts import (
     SeededPolicy,
     make_setup,
     make_step,
+    search_tree,
 )
 
 REWARDS = {"abc": 1.0, "bca": 0.5, "cab": 0.25}

@@ -4,7 +4,7 @@ from collections import Counter
 import pytest
 
 from data_collection.iterations import Iteration
-from data_collection.search import TreeSearch, search_tree
+from data_collection.search import TreeSearch
 from data_collection.setup import SearchSetup
 from data_collection.spec import SearchSpec
 from data_collection.tree import ROOT, SearchTree
@@ -17,6 +17,7 @@ from tests.data_collection.parts import (
     PlannedPolicy,
     SeededPolicy,
     make_setup,
+    search_tree,
     spell_setup,
 )
 

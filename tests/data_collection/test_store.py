@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from data_collection.search import TreeSearch, search_tree
+from data_collection.search import TreeSearch
 from data_collection.store import TreeStore
 from data_collection.tree_file import StoredTree
 from lit_qagent.core.errors import DataError, StoreError
-from tests.data_collection.parts import spell_setup
+from tests.data_collection.parts import search_tree, spell_setup
 
 SETUP = spell_setup(stop_at_success=False)
 

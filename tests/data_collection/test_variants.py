@@ -9,7 +9,7 @@ import pytest
 
 from data_collection.asking import critique_note, siblings_note
 from data_collection.iterations import Iteration, iteration_from_json, iteration_to_json
-from data_collection.search import TreeSearch, search_tree
+from data_collection.search import TreeSearch
 from data_collection.setup import SearchSetup
 from data_collection.spec import SearchSpec
 from data_collection.tree import ROOT, SearchTree
@@ -21,7 +21,13 @@ from lit_qagent.core.records import Constraint, History, Message, Proposal, Samp
 from lit_qagent.environments.toy import ToyWorld
 from lit_qagent.policies.base import Policy
 from lit_qagent.policies.scripted import ScriptedPolicy
-from tests.data_collection.parts import LetterWorld, SeededPolicy, make_setup, make_step
+from tests.data_collection.parts import (
+    LetterWorld,
+    SeededPolicy,
+    make_setup,
+    make_step,
+    search_tree,
+)
 
 REWARDS = {"aa": 0.0, "ab": 0.5, "ba": 0.25, "bb": 1.0, "ca": 0.0}
 
@@ -275,15 +281,22 @@ def test_a_tree_of_any_variant_goes_on_from_its_records(variant: str) -> None:
     assert resumed.tree == whole.tree
 
 
-@pytest.mark.parametrize("values", [[1.0], [1.0, float("nan"), 0.0], [1.0, 2.0, float("inf")]])
-def test_a_scorer_that_gives_no_values_is_refused(values: list[float]) -> None:
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([1.0], "Broken gave 1 values for 3 candidates; a scorer gives one each"),
+        ([1.0, float("nan"), 0.0], "the value of nan to candidate 'b' after 0 steps"),
+        ([1.0, 2.0, float("inf")], "the value of inf to candidate 'c'"),
+    ],
+)
+def test_a_scorer_that_gives_no_values_is_refused(values: list[float], message: str) -> None:
     class Broken(LetterScorer):
         async def score(self, history: History, candidates: Sequence[str]) -> list[float]:
             return values
 
     setup = _setup(TalkingPolicy("abc"), Broken(), variant="puct")
     search = TreeSearch(setup, setup.environment.tasks("train")[0])
-    with pytest.raises(ModelError, match=r"Broken gave \[1.0.* for 3 actions; a scorer gives one"):
+    with pytest.raises(ModelError, match=message):
         asyncio.run(search.iterate())
 
 
@@ -325,6 +338,16 @@ def test_manifests_of_searches_as_they_were_have_not_changed() -> None:
 def test_every_variant_says_whether_it_uses_the_true_reward() -> None:
     text = (Path(__file__).parents[2] / "data_collection" / "variants.py").read_text()
     assert all(f"| ``{name}`` |" in text for name in VARIANTS)
+
+
+def test_variants_without_the_true_reward_never_come_back_to_ends_that_would_be_worth_it() -> None:
+    without = {name for name, kind in VARIANTS.items() if not kind.uses_reward}
+    assert without == {"q_only", "score_only"}
+    for name in without:
+        with pytest.raises(ConfigError, match=rf"revisit_ends is true, .*variant '{name}' never"):
+            SearchSpec(variant=name, revisit_ends=True)  # type: ignore[arg-type]
+        SearchSpec(variant=name)  # type: ignore[arg-type]
+    SearchSpec(variant="q_value", revisit_ends=True)
 
 
 class OptimalScorer:

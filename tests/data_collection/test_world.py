@@ -11,7 +11,7 @@ import pytest
 
 from data_collection.collect import collect
 from data_collection.iterations import Iteration
-from data_collection.search import TreeSearch, search_tree
+from data_collection.search import TreeSearch
 from data_collection.setup import SearchSetup
 from data_collection.spec import SearchSpec
 from data_collection.store import TreeStore
@@ -20,7 +20,7 @@ from lit_qagent.agents.prompts import PromptSpec
 from lit_qagent.core.errors import ConfigError, EnvironmentFailure
 from lit_qagent.core.records import Observation, Sampling, Task
 from lit_qagent.environments.base import Outcome
-from tests.data_collection.parts import LetterWorld, PlannedPolicy, SeededPolicy
+from tests.data_collection.parts import LetterWorld, PlannedPolicy, SeededPolicy, search_tree
 
 
 class HangingWorld(LetterWorld):
@@ -169,11 +169,55 @@ def test_a_world_that_blocks_hangs_alone() -> None:
                 time.sleep(0.5)
             return LetterWorld._act(self, command)
 
-    setup = replace(_setup(), environment=Blocking(rewards={"a": 0.5, "bx": 1.0, "ba": 0.25}))
+    setup = replace(_setup(0.2), environment=Blocking(rewards={"a": 0.5, "bx": 1.0, "ba": 0.25}))
     search = TreeSearch(setup, setup.environment.tasks("train")[0])
     assert asyncio.run(search_tree(search, lambda _: None)).reason == "exhausted"
     texts = [node.step.observation.text for node in search.tree.nodes if node.step]
     assert texts == [TIMED_OUT, "So far: a", "So far: b", TIMED_OUT, "So far: ba"]
+
+
+class LostWorld(LetterWorld):
+    """Loses its server: its own time-out, not that of the search."""
+
+    is_slow = True
+
+    @property
+    def blocks(self) -> bool:
+        return self.is_slow
+
+    def _start(self, task: Task) -> Observation:
+        if task.task_id == "train/1":
+            raise ConnectionError("no route")
+        return super()._start(task)
+
+    def _act(self, command: str) -> Outcome:
+        raise TimeoutError("the socket timed out")
+
+
+@pytest.mark.parametrize("timeout_s", [None, 30.0])
+@pytest.mark.parametrize("is_slow", [True, False])
+def test_a_time_out_of_the_worlds_own_is_a_failure_and_no_cut_step(
+    timeout_s: float | None, is_slow: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LostWorld, "is_slow", is_slow)
+    setup = replace(_setup(timeout_s), environment=LostWorld(rewards={}))
+    search = TreeSearch(setup, setup.environment.tasks("train")[0])
+    end = asyncio.run(search_tree(search, lambda _: None))
+    assert end.failure is not None
+    assert (end.failure.error, end.failure.message) == (
+        "EnvironmentFailure",
+        "letters: a step failed (TimeoutError: the socket timed out)",
+    )
+    assert len(search.tree.nodes) == 1
+
+
+@pytest.mark.parametrize("timeout_s", [None, 30.0])
+def test_a_start_without_a_connection_is_a_failure(timeout_s: float | None) -> None:
+    world = LostWorld(rewards={}, num_tasks=2)
+    setup = replace(_setup(timeout_s), environment=world)
+    message = r"letters: starting task 'train/1' failed \(ConnectionError: no route\)"
+    with pytest.raises(EnvironmentFailure, match=message):
+        TreeSearch(setup, world.tasks("train")[1])
 
 
 def test_a_limit_of_nothing_is_refused() -> None:

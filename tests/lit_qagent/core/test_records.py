@@ -6,6 +6,7 @@ from lit_qagent.core.records import (
     History,
     Message,
     Observation,
+    Proposal,
     RequestCost,
     Sampling,
     Step,
@@ -29,6 +30,12 @@ def test_a_trajectory_has_the_reward_of_its_last_step_and_counts_invalid_actions
     assert not trajectory.success
     assert trajectory.num_invalid == 1
     assert Trajectory(task_id="t", first_observation=Observation(text="go"), steps=()).reward == 0
+
+
+def test_half_letters_of_an_answer_become_whole_ones_and_nothing_else_changes() -> None:
+    # Half a letter is no text that a file or a request can hold; whole pairs are one letter.
+    answer = Proposal(text="Nice \ud83d\U0001f600\t\x1b\n\udfff", num_tokens=1)
+    assert answer.text == "Nice \ufffd\U0001f600\t\x1b\n\ufffd"
 
 
 def test_a_history_drops_its_oldest_step_whole_and_never_its_head() -> None:

@@ -25,6 +25,15 @@ def test_what_was_written_is_read_back(tmp_path: Path) -> None:
     assert episode.num_invalid == 1
 
 
+def test_half_letters_of_a_world_or_an_error_do_not_end_the_evaluation(tmp_path: Path) -> None:
+    episode = make_episode("plain", "t", first_observation="half \ud83d", failure="a \udfff")
+
+    write(tmp_path / "trajectories.jsonl", episode)
+
+    [read] = read_episodes(tmp_path).episodes.values()
+    assert (read.first_observation, read.failure) == ("half \ufffd", "a \ufffd")
+
+
 def test_the_rollouts_of_an_oracle_are_kept_and_files_without_them_are_read(tmp_path: Path) -> None:
     path = tmp_path / "trajectories.jsonl"
     plain = make_episode("oracle", "t")

@@ -12,6 +12,7 @@ from lit_qagent.evaluation.header import (
     q_model_text,
 )
 from lit_qagent.evaluation.lineage import describe_lineage
+from lit_qagent.policies.scripted import ScriptedPolicy
 
 VLLM = {"policy": "vllm", "model": "a-model"}
 API = {"policy": "openai", "model": "another", "headers": {"x": 1}}
@@ -50,6 +51,16 @@ def test_policies_that_wrap_others_are_named_from_the_outside_in() -> None:
     assert policy_text(ASKING_AGAIN) == (
         "policy recorded, policy reprompt, max_tries 2, policy openai, model another"
     )
+
+
+def test_an_answer_table_is_no_policy_that_is_wrapped() -> None:
+    # A script's answers go by messages, of which "policy" may be one.
+    scripted = {"policy": "scripted", "mode": "table", "answers": {"policy": ["a"], "go": ["b"]}}
+    assert policy_text(scripted) == "policy scripted, mode table"
+    assert policy_text({"policy": "recorded", "answers": scripted}) == (
+        "policy recorded, policy scripted, mode table"
+    )
+    assert policy_text(ScriptedPolicy().settings()) == "policy scripted, mode uniform, script None"
 
 
 def test_the_q_model_goes_by_base_and_head_and_its_hashes_stand_apart() -> None:

@@ -1,5 +1,6 @@
 import asyncio
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -11,6 +12,7 @@ import pytest
 from lit_qagent.core.errors import ConfigError, ContextOverflow, PolicyFailure
 from lit_qagent.core.records import Constraint, Sampling
 from lit_qagent.policies.openai import OpenAIPolicy
+from lit_qagent.policies.openai_answers import Api
 from lit_qagent.policies.plain_prompt import PlainTemplate
 from tests.fault_server import (
     Answer,
@@ -18,6 +20,7 @@ from tests.fault_server import (
     fastchat_error,
     fault_server,
     openai_error,
+    plain_completion,
 )
 from tests.openai_asking import CHAT, KEY, ask, waits
 
@@ -53,6 +56,17 @@ def test_one_request_asks_for_n_with_everything_in_it() -> None:
         "prompt_tokens": 7,
         "generated_tokens": 10,
     }
+
+
+@pytest.mark.parametrize(
+    ("api", "answer"), [("chat", completion), ("completions", plain_completion)]
+)
+def test_half_letters_in_an_answer_become_whole_ones(
+    api: Api, answer: Callable[[str], Answer]
+) -> None:
+    # The JSON says "Nice \ud83d", which is no text that a file or a request can hold.
+    [proposal], _, _ = ask([answer("Nice \ud83d")], api=api)
+    assert proposal.text == "Nice \ufffd"
 
 
 def test_an_answer_cut_here_was_not_cut_by_the_token_limit() -> None:

@@ -282,6 +282,14 @@ def test_a_damaged_line_is_named(path: Path, line: str, message: str) -> None:
         ask(record(path))
 
 
+def test_half_letters_in_a_file_become_whole_ones(path: Path) -> None:
+    recorder = record(path)
+    ask(recorder)
+    close(recorder)
+    path.write_text(path.read_text().replace("roll ", "roll \\ud83d "))
+    assert all(answer.text.startswith("roll \ufffd ") for answer in ask(RecordedPolicy(path)))
+
+
 def test_files_that_are_no_recording_are_refused(path: Path) -> None:
     with pytest.raises(DataError, match=r"cannot be read .* record it first"):
         ask(RecordedPolicy(path))
