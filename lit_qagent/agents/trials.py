@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from lit_qagent.agents.episode import Episode, EpisodeCut, play_episode
 from lit_qagent.agents.guided import GuidedAgent, Proposals, propose_actions
-from lit_qagent.core.errors import ConfigError, EnvironmentFailure, PolicyFailure
+from lit_qagent.core.errors import ConfigError, ContextOverflow, EnvironmentFailure, PolicyFailure
 from lit_qagent.core.records import History, Message, Sampling, Task, Usage
 from lit_qagent.core.seeds import derive_seed
 from lit_qagent.environments.base import Environment
@@ -121,18 +121,21 @@ class Reflexion(Trials):
                 return _with_all_costs(played[-1], played)
             try:
                 written = await self._reflect(agent, played[-1].history, seed=trial_seed)
+            except ContextOverflow:
+                continue  # no room for the question, so there is nothing to note
             except PolicyFailure as error:
                 raise EpisodeCut(_with_all_costs(played[-1], played)) from error
-            note = " ".join(written.proposals[0].text.split())
-            if note and written.dropped_steps < played[-1].history.num_steps:  # read the last step
+            if note := " ".join(written.proposals[0].text.split()):
                 notes.append(note)
             played[-1] = _with_cost_of(played[-1], written)
 
     async def _reflect(self, agent: GuidedAgent, history: History, *, seed: int) -> Proposals:
         """Return what the policy says about an episode; constraints do not apply.
 
-        Nothing to go by if the context is too short for even the last step, and the question
-        behind it.
+        Raises:
+            ContextOverflow: The context is too short for even the last step, and the question
+                behind it.
+            PolicyFailure: The policy gave no answer.
         """
         *turns, last = history.turns
         # The question joins the last observation: chat templates want the roles to alternate.
@@ -149,6 +152,7 @@ class Reflexion(Trials):
             sampling,
             constraint=None,
             seed=derive_seed(seed, "reflect"),
+            min_steps=1,
         )
 
 

@@ -1,12 +1,13 @@
 import asyncio
 import random
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 
 from lit_qagent.agents.episode import Episode, EpisodeCut, play_episode
 from lit_qagent.agents.trials import BestOfTrials, Reflexion, SingleTrial, Trials
-from lit_qagent.core.errors import ConfigError, EnvironmentFailure, PolicyFailure
+from lit_qagent.core.errors import ConfigError, ContextOverflow, EnvironmentFailure, PolicyFailure
 from lit_qagent.core.records import (
     Constraint,
     Message,
@@ -113,6 +114,29 @@ def test_a_note_that_leaves_out_steps_is_counted_and_is_no_candidate() -> None:
     assert (episode.num_trials, episode.usage.requests) == (2, 3 + 1 + 3)
     # Three steps lie before the question about the failure, with room for one.
     assert (episode.cut_candidates, episode.dropped_steps) == (6, 1 + 2 + 1)
+
+
+def test_a_question_without_room_beside_the_last_step_is_not_asked() -> None:
+    class Narrow(TightPolicy):
+        """Has no room for the question about a failure."""
+
+        async def propose(
+            self,
+            messages: Sequence[Message],
+            *args: Any,  # noqa: ANN401
+            **kwargs: Any,  # noqa: ANN401
+        ) -> list[Proposal]:
+            if "what went wrong" in messages[-1].content:
+                raise ContextOverflow("too long")
+            return await super().propose(messages, *args, **kwargs)
+
+    world = CountingWorld()
+    learner = Learner(world.tasks("test")[0], solves_after=1)
+
+    episode = _play(Reflexion(num_trials=2), Narrow(ScriptedPolicy(script=learner)), world)
+
+    assert (episode.num_trials, episode.usage.requests, learner.reflections) == (2, 3 + 3, [])
+    assert not any("Lesson" in prompt for prompt in learner.prompts)
 
 
 def test_reflexion_reads_its_notes_and_ends_at_the_first_success() -> None:
