@@ -39,15 +39,12 @@ async def act(environment: Environment, action: str, timeout_s: float | None = N
         timeout_s: Seconds it may take; None waits for ever.
 
     Raises:
-        EnvironmentFailure: The world lost what it needs, such as a server; its own time-outs are
-            no statement about the action.
+        EnvironmentFailure: The world broke.
     """
     try:
         step = await _step(environment, action, timeout_s)
     except StepTimedOut:
         return Branch(_timed_out(action), environment)
-    except OSError as error:
-        raise _failure(f"{environment.name}: a step", error) from error
     seen = step.observation
     if seen.admissible is None and seen.pattern is None:
         return Branch(step, environment)
@@ -72,7 +69,7 @@ def in_time(do: Callable[[], T], timeout_s: float | None, what: str) -> T:
         what: Name of it, for the error.
 
     Raises:
-        EnvironmentFailure: It takes too long, or the world lost what it needs.
+        EnvironmentFailure: It takes too long.
     """
     try:
         return do() if timeout_s is None else _do(do, timeout_s)
@@ -81,8 +78,6 @@ def in_time(do: Callable[[], T], timeout_s: float | None, what: str) -> T:
             f"{what} took longer than step_timeout_s ({timeout_s:g} s); raise it, or see what the "
             "world waits for"
         ) from None
-    except OSError as error:
-        raise _failure(what, error) from error
 
 
 async def act_all(
@@ -159,10 +154,6 @@ def _limit(seconds: float) -> Iterator[None]:
 
 def _raise(number: int, frame: object) -> None:
     raise StepTimedOut
-
-
-def _failure(what: str, error: OSError) -> EnvironmentFailure:
-    return EnvironmentFailure(f"{what} failed ({type(error).__name__}: {error})")
 
 
 def _timed_out(action: str) -> Step:

@@ -10,8 +10,9 @@ import asyncio
 import copy
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
@@ -138,16 +139,22 @@ class Environment(ABC):
         return bool(self._steps) and self._steps[-1].is_last
 
     def reset(self, task: Task) -> Observation:
-        """Start an episode and forget any earlier one."""
+        """Start an episode and forget any earlier one.
+
+        Raises:
+            EnvironmentFailure: The world lost what it needs, such as a server or a file.
+        """
         self._task, self._steps, self._state = task, (), None
-        self._first = self._start(task)
+        with self._reaching(f"starting task {task.task_id!r}"):
+            self._first = self._start(task)
         return self._first
 
     def step(self, action: str) -> Step:
         """Carry out one action; what cannot be parsed or is illegal costs a step.
 
         Raises:
-            EnvironmentFailure: The episode has ended, or was never started.
+            EnvironmentFailure: The episode has ended, or was never started; or the world lost what
+                it needs, which says nothing about the action.
         """
         if self.is_over:
             raise EnvironmentFailure(
@@ -156,7 +163,8 @@ class Environment(ABC):
         # A listed command means itself, whatever brackets and labels stand in it.
         is_listed = action in (self.observation.admissible or ())
         command = action if is_listed else parse_command(action)
-        outcome = self._act(command) if command else None
+        with self._reaching("a step"):
+            outcome = self._act(command) if command else None
         if outcome is None or not outcome.valid:
             observation = outcome.observation if outcome else self._invalid_observation(action)
             outcome = Outcome(observation=observation, valid=False)
@@ -172,6 +180,14 @@ class Environment(ABC):
         )
         self._steps += (step,)
         return step
+
+    @contextmanager
+    def _reaching(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:  # time-outs and lost connections too
+            message = f"{self.name}: {what} failed ({type(error).__name__}: {error})"
+            raise EnvironmentFailure(message) from error
 
     @property
     def blocks(self) -> bool:
