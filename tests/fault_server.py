@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+_PATIENCE_S = 30.0
+
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
@@ -21,6 +23,7 @@ class Answer:
         delay_s: Wait before answering.
         cut: Close the connection in the middle of the body.
         drip_s: Wait before each byte of the body.
+        after: Wait until so many requests have come.
     """
 
     status: int = 200
@@ -29,6 +32,7 @@ class Answer:
     delay_s: float = 0.0
     cut: bool = False
     drip_s: float = 0.0
+    after: int = 0
 
 
 def plain_completion(*texts: str) -> Answer:
@@ -83,7 +87,7 @@ class FaultServer:
 def fault_server(answers: Sequence[Answer]) -> Iterator[FaultServer]:
     """Run a server in a thread while the context lasts."""
     seen = FaultServer()
-    lock = threading.Lock()
+    lock = threading.Condition()
     running = 0
 
     class Handler(BaseHTTPRequestHandler):
@@ -98,6 +102,8 @@ def fault_server(answers: Sequence[Answer]) -> Iterator[FaultServer]:
                 answer = answers[min(len(seen.requests), len(answers) - 1)]
                 seen.requests.append({"path": self.path, **body})
                 seen.headers.append(dict(self.headers))
+                lock.notify_all()
+                lock.wait_for(lambda: len(seen.requests) >= answer.after, timeout=_PATIENCE_S)
             time.sleep(answer.delay_s)
             with lock:
                 running -= 1

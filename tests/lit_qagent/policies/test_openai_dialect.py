@@ -52,7 +52,7 @@ def test_a_model_that_wants_the_new_name_of_max_tokens_gets_it_from_then_on() ->
 
 def test_several_requests_that_meet_the_same_refusal_all_go_on() -> None:
     refusal = openai_error("'max_tokens' is not supported, use 'max_completion_tokens'")
-    with fault_server([replace(refusal, delay_s=0.1)] * 3 + [completion("a")]) as server:
+    with fault_server([replace(refusal, after=3)] * 3 + [completion("a")]) as server:
         policy = OpenAIPolicy("a-model", base_url=server.base_url)
 
         async def run() -> None:
