@@ -265,14 +265,17 @@ def _finished(episodes: Iterable[PlayedEpisode]) -> dict[tuple[str, int], Played
 def _task_table(
     rows: Iterable[tuple[str, Mapping[str, float]]],
 ) -> dict[str, NDArray[np.float64]]:
-    """Average the rows of each task; return quantity -> one value per task."""
+    """Average the rows of each task; return quantity -> one value per task, in order of their ids.
+
+    Episodes end in any order; with one of its own the same episodes have the same intervals.
+    """
     by_task: defaultdict[str, list[Mapping[str, float]]] = defaultdict(list)
     for task_id, row in rows:
         by_task[task_id].append(row)
-    names = next((list(some[0]) for some in by_task.values()), [])
+    tasks = [by_task[task_id] for task_id in sorted(by_task)]
+    names = list(tasks[0][0]) if tasks else []
     return {
-        name: np.array([np.mean([row[name] for row in some]) for some in by_task.values()])
-        for name in names
+        name: np.array([np.mean([row[name] for row in some]) for some in tasks]) for name in names
     }
 
 

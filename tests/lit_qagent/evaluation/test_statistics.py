@@ -205,3 +205,14 @@ def test_fewer_tokens_are_less_and_neither_better_nor_worse() -> None:
 
     assert others["tokens"]["verdict"] == "less"
     assert row_of(compare(theirs, ours, []))["others"]["tokens"]["verdict"] == "more"
+
+
+def test_intervals_do_not_depend_on_the_order_in_which_episodes_ended() -> None:
+    rng = np.random.default_rng(5)
+    rewards = {f"task-{i}": [float(x) for x in rng.random(2)] for i in range(12)}
+    played = with_rewards("q", rewards)
+
+    found = [summarize(some, []).estimates["reward"] for some in (played, played[::-1])]
+
+    assert found[0].mean == pytest.approx(found[1].mean)
+    assert (found[0].low, found[0].high) == pytest.approx((found[1].low, found[1].high), abs=1e-12)
