@@ -101,10 +101,9 @@ class PreferenceDataModule(pl.LightningDataModule):
             raise ConfigError(f"data.batch_size must be >= 1, got {batch_size}")
         if max_tokens is not None and max_tokens < 2:
             raise ConfigError(f"data.max_tokens must be >= 2 or null, got {max_tokens}")
-        self._fractions = {"valid": valid_fraction, "test": test_fraction}
         self._reader = PairReader(
             sources=[PairSource(path=pairs)] if isinstance(pairs, Path | str) else pairs,
-            fractions=self._fractions,
+            fractions={"valid": valid_fraction, "test": test_fraction},
             too_long=too_long,
             seed=seed,
         )
@@ -112,7 +111,6 @@ class PreferenceDataModule(pl.LightningDataModule):
         self._sharing: Sharing = sharing
         self._order: Order = order
         self._max_tokens = max_tokens
-        self._seed = seed
         self._also = dict(also or {})
         self.streaming = streaming
         self._window = window
@@ -139,8 +137,8 @@ class PreferenceDataModule(pl.LightningDataModule):
             "search": dict(card.search),
             "prompt": dict(card.prompt),
             "seed": card.seed,
-            "split_seed": self._seed,
-            "split_fractions": dict(self._fractions),
+            "split_seed": self._reader.seed,
+            "split_fractions": dict(self._reader.fractions),
             "task_ids": sorted(card.task_ids),
         }
 
@@ -167,7 +165,7 @@ class PreferenceDataModule(pl.LightningDataModule):
         Args:
             stage: ``val`` or ``test``.
         """
-        own = [stage] if self._fractions["valid" if stage == "val" else "test"] else []
+        own = [stage] if self._reader.fractions["valid" if stage == "val" else "test"] else []
         return [*own, *(f"{stage}_{name}" for name in self._also)]
 
     def pairs_of(self, split: str) -> list[PairTokens]:
@@ -216,7 +214,7 @@ class PreferenceDataModule(pl.LightningDataModule):
         self._stream = self._stream_spec(found) if self.streaming else None
         self._splits = found.splits
         for name, path in self._also.items():
-            other = read_held_out(name, path, found.trained, self._seed)
+            other = read_held_out(name, path, found.trained, self._reader.seed)
             self._splits[name] = render_held_out(name, other, renderer, self._reader.too_long)
         self._card = found.card
 
@@ -256,14 +254,14 @@ class PreferenceDataModule(pl.LightningDataModule):
         Raises:
             ConfigError: ``test_fraction`` is 0, and there is no set beside.
         """
-        if not self._fractions["test"] and not self._also:
+        if not self._reader.fractions["test"] and not self._also:
             raise ConfigError(
                 "data.test_fraction is 0, so there is nothing to test on; train with a positive one"
             )
         return self._loaders("test")
 
     def _loaders(self, split: str) -> HeldOutLoader | list[Any]:
-        names = [split] if self._fractions[split] else []
+        names = [split] if self._reader.fractions[split] else []
         loaders = [self._in_order(name) for name in (*names, *self._also)]
         return loaders[0] if len(loaders) == 1 else loaders
 
@@ -276,7 +274,7 @@ class PreferenceDataModule(pl.LightningDataModule):
             window=self._window,
             keeps_trajectories=self._order == "trajectories",
             too_long=self._reader.too_long,
-            seed=self._seed,
+            seed=self._reader.seed,
             num_workers=self._num_workers,
         )
 
@@ -298,7 +296,7 @@ class PreferenceDataModule(pl.LightningDataModule):
             pairs,
             group_pairs(pairs) if by_tree else [[i] for i in range(len(pairs))],
             limits=self._limits(),
-            seed=self._seed,
+            seed=self._reader.seed,
             num_epochs=num_epochs,
             multiple_of=multiple_of,
         )
